@@ -1,0 +1,96 @@
+"""Writing a case, frame by frame, so that a kill at any byte costs at most the last frame."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import Any, Optional
+
+from .codecs import Codec, preferred_codec
+from .encoding import MAX_FRAME_BYTES, encode_map
+from .framing import LAST, MAX_RECORDS_PER_FRAME, RECORDS, pack_frame, prologue
+from .schema import KIND_KEY, VERSION_KEY, to_map
+
+INDEX_KIND = "index"
+INDEX_VERSION = 1
+#: Frames are cut here; a quarter of the limit leaves room for one large record.
+_FRAME_TARGET_BYTES = MAX_FRAME_BYTES // 4
+
+
+class Writer:
+    """Writes records to an open file descriptor; the caller opened it and closes it.
+
+    `add` keeps a record in memory, `flush` puts all kept ones into one frame on disk, `finish`
+    writes the last frame (index and digest). OSError (a full disk) passes to the caller after the
+    file was cut back to its last whole frame; nothing more may be added then.
+    """
+
+    def __init__(self, descriptor: int, codec: Optional[Codec] = None) -> None:
+        self._descriptor = descriptor
+        self._codec = codec or preferred_codec()
+        self._digest = hashlib.sha256()
+        self._pending: list[bytes] = []
+        self._pending_bytes = 0
+        self._frame_bytes: list[int] = []
+        self._frame_records: list[int] = []
+        self._finished = False
+        self.written_bytes = 0
+        self._put(prologue())
+
+    @property
+    def records(self) -> int:
+        """Records on disk so far."""
+        return sum(self._frame_records)
+
+    def add(self, record: Any) -> None:
+        """Check and keep one record for the next frame; raises SpecViolation."""
+        encoded = encode_map(to_map(record))
+        if self._pending_bytes + len(encoded) > _FRAME_TARGET_BYTES or (
+            len(self._pending) >= MAX_RECORDS_PER_FRAME
+        ):
+            self.flush()
+        self._pending.append(encoded)
+        self._pending_bytes += len(encoded)
+
+    def flush(self) -> None:
+        """Write what was added since the last flush as one frame."""
+        if not self._pending:
+            return
+        pending, self._pending, self._pending_bytes = self._pending, [], 0
+        frame = pack_frame(
+            self._codec, RECORDS, len(self._frame_bytes), len(pending), b"".join(pending)
+        )
+        self._put(frame)
+        self._frame_bytes.append(len(frame))
+        self._frame_records.append(len(pending))
+
+    def finish(self) -> None:
+        """Flush, then write the index and the digest over everything before them."""
+        if self._finished:
+            return
+        self.flush()
+        index = {
+            KIND_KEY: INDEX_KIND,
+            VERSION_KEY: INDEX_VERSION,
+            "frames": len(self._frame_bytes),
+            "records": self.records,
+            # Long cases have more frames than an array may hold: the newest are listed then.
+            "frame_bytes": self._frame_bytes[-(1 << 16) :],
+            "sha256": self._digest.digest(),
+        }
+        self._put(pack_frame(self._codec, LAST, len(self._frame_bytes), 1, encode_map(index)))
+        self._finished = True
+
+    def _put(self, data: bytes) -> None:
+        start = self.written_bytes
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[os.write(self._descriptor, view) :]
+        except OSError:
+            # A torn frame would cost nothing but confusion: leave only whole ones.
+            os.ftruncate(self._descriptor, start)
+            os.lseek(self._descriptor, start, os.SEEK_SET)
+            raise
+        self._digest.update(data)
+        self.written_bytes += len(data)

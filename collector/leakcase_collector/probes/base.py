@@ -1,0 +1,112 @@
+"""What a probe is.
+
+A probe is one source of evidence. It says beforehand what it reads, what it needs, whom it
+disturbs and what it will cost; then it asks, hands the answer to a pure parse function, and
+emits records. It never prints, never judges, never sees an ``OSError``
+(`leakcase_collector.errors`), and never opens anything but through `Context.system`.
+
+The session (`leakcase_collector.session`) calls `begin` once, `sample` as often as the cadence
+and the budget allow, and `finish` once, in the order of `PROBES`; it measures the cost of each
+call and turns an exception into a `Gap`. A probe therefore needs no ``try`` for its main source,
+only where one source of several may fail: then `Context.gap` notes it and the probe goes on.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Optional, Protocol
+
+if TYPE_CHECKING:
+    from leakcase_collector.errors import CollectorError
+    from leakcase_collector.redact import Redactor
+    from leakcase_collector.system.door import System
+    from leakcase_collector.system.identity import ProcessIdentity
+
+
+class Cadence(enum.Enum):
+    """How often the session calls `Probe.sample`."""
+
+    #: Never: all is done in `begin`.
+    ONCE = "once"
+    #: At every interval of the capture.
+    TICK = "every interval"
+    #: At the start, at the end, and between as rarely as its measured cost demands.
+    PACED = "as its cost allows"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What one call of a probe is expected to cost, and why.
+
+    `lock_ns` is the time for which a lock of the target (its mmap lock) is held; the target's
+    page faults and mappings wait that long. `stop_ns` is the time for which it stands still.
+    """
+
+    cpu_ns: int
+    lock_ns: int = 0
+    stop_ns: int = 0
+
+
+class Context(Protocol):
+    """What a probe may use. The session implements it; tests implement a small one."""
+
+    system: System
+    identity: ProcessIdentity
+    redactor: Redactor
+    #: The interval in force, nanoseconds.
+    interval_ns: int
+
+    @property
+    def pid(self) -> int:
+        """The target's pid in our own pid namespace."""
+        ...
+
+    def emit(self, record: Any) -> None:
+        """Put one record into the case."""
+        ...
+
+    def sample(self, series: type[Any], taken_ns: int, **values: Optional[int]) -> None:
+        """Add one row to the columns of a `series.*` record class; None or left out: unknown."""
+        ...
+
+    def gap(self, error: CollectorError, detail: Optional[str] = None) -> None:
+        """Note that a part of this probe's evidence could not be had. Repeats are noted once.
+
+        `detail` is a word of the vocabulary ``gap_detail``.
+        """
+        ...
+
+    def loss(self, what: str, count: int) -> None:
+        """Count evidence that was there and was dropped; `what` of the vocabulary ``loss``."""
+        ...
+
+
+class Probe:
+    """One source of evidence; a subclass a file, one instance a capture."""
+
+    #: Of the vocabulary ``probe``.
+    name: ClassVar[str]
+    #: Of the vocabulary ``level``.
+    level: ClassVar[str] = "observe"
+    cadence: ClassVar[Cadence]
+    #: For people: what is read, in half a sentence.
+    reads: ClassVar[str]
+    #: For people: what it needs beyond being the target's user.
+    needs: ClassVar[str] = "nothing more than the target's user"
+    #: For people: what could go wrong for the target.
+    risk: ClassVar[str] = "none: the target does not notice"
+    stops_target: ClassVar[bool] = False
+
+    def predict(self, context: Context) -> Prediction:
+        """The expected cost of one call, from what is known without touching the target."""
+        return Prediction(cpu_ns=50_000)
+
+    def begin(self, context: Context, taken_ns: int) -> None:
+        """Called once, before the first sample."""
+
+    def sample(self, context: Context, taken_ns: int) -> None:
+        """Called as the cadence says; `taken_ns` is the tick's time on CLOCK_MONOTONIC."""
+
+    def finish(self, context: Context, taken_ns: int) -> None:
+        """Called once after the last sample, while the target is still there."""
