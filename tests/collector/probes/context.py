@@ -1,0 +1,156 @@
+"""A small `Context` for tests of single probes: it keeps what a probe says in lists.
+
+Everything goes through the format's own checks, so a probe that would write an undeclared column,
+a word outside its vocabulary or an unredacted string fails here as it would in a capture.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Optional
+
+from leakcase_bundle.records import Gap, Loss
+from leakcase_bundle.schema import spec_of, to_map
+from leakcase_bundle.strings import (
+    AddressToken,
+    ArgumentToken,
+    BuildId,
+    EnvironmentToken,
+    HostToken,
+    NameToken,
+    PackageToken,
+    PathToken,
+    SymbolToken,
+    UserToken,
+    VersionToken,
+)
+from leakcase_collector.errors import CollectorError
+from leakcase_collector.probes.base import Probe
+from leakcase_collector.system.door import System
+
+SECOND_NS = 1_000_000_000
+
+
+class NumberingRedactor:
+    """Every string becomes a pseudonym of its class, the same one for the same string.
+
+    It hides more than the collector's own redactor (no system paths, no option names), which is
+    what a test of a probe wants: any raw string that shows up went around the redactor. `seen`
+    maps (class, raw) to the token, so that a test can ask what the probe handed over.
+    """
+
+    def __init__(self) -> None:
+        self.seen: dict[tuple[str, str], str] = {}
+
+    def _number(self, what: str, raw: str) -> str:
+        known = self.seen.get((what, raw))
+        if known is None:
+            known = self.seen[what, raw] = f"<{what}:{len(self.seen) + 1}>"
+        return known
+
+    def path(self, raw: str, *, is_module: bool = False) -> PathToken:
+        return PathToken(self._number("file", raw))
+
+    def name(self, raw: str) -> NameToken:
+        return NameToken(self._number("name", raw))
+
+    def user(self, raw: str) -> UserToken:
+        return UserToken(self._number("user", raw))
+
+    def host(self, raw: str) -> HostToken:
+        return HostToken(self._number("host", raw))
+
+    def address(self, ip: str, port: Optional[int]) -> AddressToken:
+        token = self._number("public", ip)
+        return AddressToken(token if port is None else f"{token}:{port}")
+
+    def unix_address(self, raw: str) -> AddressToken:
+        return AddressToken(self._number("unix", raw))
+
+    def arguments(self, argv: list[str], exe_basename: Optional[str]) -> list[ArgumentToken]:
+        return [ArgumentToken(self._number("value", argument)) for argument in argv]
+
+    def option(self, raw: str) -> ArgumentToken:
+        return ArgumentToken(self._number("option", raw))
+
+    def setting(self, name: str, raw: str) -> Optional[tuple[EnvironmentToken, Optional[int]]]:
+        self._number("value", f"{name}={raw}")
+        return EnvironmentToken("<value>"), None
+
+    def version(self, raw: str) -> Optional[VersionToken]:
+        return VersionToken("1.2.3")
+
+    def package(self, raw: str) -> Optional[PackageToken]:
+        return PackageToken("package")
+
+    def build_id(self, raw: str) -> Optional[BuildId]:
+        return BuildId(raw)
+
+    def symbol(self, raw: str) -> SymbolToken:
+        return SymbolToken("symbol")
+
+    def know_module(self, path: str) -> None:
+        """Nothing is kept here, so there is nothing to know."""
+
+
+class RecordingContext:
+    """Keeps `records`, `rows` (series class, values with taken_ns), `gaps` and `losses`."""
+
+    def __init__(
+        self,
+        pid: int,
+        system: Optional[System] = None,
+        identity: Any = None,
+        redactor: Any = None,
+        interval_ns: int = SECOND_NS,
+    ) -> None:
+        self.pid = pid
+        self.system = System() if system is None else system
+        self.identity = identity
+        self.redactor: Any = NumberingRedactor() if redactor is None else redactor
+        self.interval_ns = interval_ns
+        self.records: list[Any] = []
+        self.rows: list[tuple[type[Any], dict[str, Optional[int]]]] = []
+        #: (gap_reason, detail), each once, as the session writes them.
+        self.gaps: list[tuple[str, Optional[str]]] = []
+        self.losses: list[tuple[str, int]] = []
+
+    def emit(self, record: Any) -> None:
+        to_map(record)
+        self.records.append(record)
+
+    def sample(self, series: type[Any], taken_ns: int, **values: Optional[int]) -> None:
+        columns = {field.name for field in spec_of(series).fields if field.shape == "column"}
+        assert set(values) <= columns, f"undeclared: {sorted(set(values) - columns)}"
+        row: dict[str, Optional[int]] = {"taken_ns": taken_ns, **values}
+        to_map(series(**{name: [value] for name, value in row.items()}))
+        self.rows.append((series, row))
+
+    def gap(self, error: CollectorError, detail: Optional[str] = None) -> None:
+        to_map(Gap(0, "session", error.gap_reason, detail))
+        if (error.gap_reason, detail) not in self.gaps:
+            self.gaps.append((error.gap_reason, detail))
+
+    def loss(self, what: str, count: int) -> None:
+        to_map(Loss(0, "session", what, count))
+        self.losses.append((what, count))
+
+    # What tests ask
+
+    def emitted(self, kind: type[Any]) -> list[Any]:
+        """The records of one class, in order."""
+        return [record for record in self.records if isinstance(record, kind)]
+
+    def rows_of(self, series: type[Any]) -> list[dict[str, Optional[int]]]:
+        """The rows of one series, in order."""
+        return [row for kind, row in self.rows if kind is series]
+
+
+def run(probe: Probe, context: RecordingContext, samples: int = 1) -> RecordingContext:
+    """One whole capture by one probe, its ticks one interval apart and not waited for."""
+    taken_ns = 100 * SECOND_NS
+    probe.begin(context, taken_ns)
+    for _ in range(samples):
+        probe.sample(context, taken_ns)
+        taken_ns += context.interval_ns
+    probe.finish(context, taken_ns)
+    return context
