@@ -13,7 +13,7 @@ import re
 import typing
 from collections.abc import Mapping
 from itertools import accumulate
-from typing import Any, Callable, Optional, TypeVar, Union
+from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar, Union
 
 from .errors import Damaged, SpecViolation
 from .strings import MAX_TOKEN_LENGTH, Token
@@ -27,6 +27,13 @@ _KIND_PATTERN = re.compile(r"[a-z][a-z0-9_.]{0,47}\Z")
 _INT_LIMIT = 1 << 63
 
 R = TypeVar("R")
+
+if TYPE_CHECKING:
+    from typing import dataclass_transform
+else:
+    # Python 3.11; only type checkers look at it.
+    def dataclass_transform(**_: Any) -> Callable[[Any], Any]:
+        return lambda decorator: decorator
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +84,8 @@ def column(meaning: str = "") -> Any:
     return dataclasses.field(metadata={"shape": "column", "meaning": meaning}, default=None)
 
 
+# `column` is left out on purpose: to a checker its call is then a default, which it is.
+@dataclass_transform(frozen_default=True, field_specifiers=(word, says))
 def record(kind: str, version: int = 1) -> Callable[[type[R]], type[R]]:
     """Register a frozen dataclass as the record `kind`."""
     assert _KIND_PATTERN.match(kind) and kind not in _SPECS, kind
