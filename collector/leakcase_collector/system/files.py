@@ -1,0 +1,111 @@
+"""Open files of the machine: one that is read again and again, one that is read at random."""
+
+from __future__ import annotations
+
+import os
+from types import TracebackType
+
+from leakcase_collector.errors import LimitReached
+from leakcase_collector.system.os_errors import printable, translated
+
+_CHUNK_BYTES = 64 * 1024
+_FIRST_READ_BYTES = 8 * 1024
+
+
+class _OpenFile:
+    """A descriptor, the path it was opened by, and where /proc is."""
+
+    def __init__(self, fd: int, path: str, proc: str) -> None:
+        self._fd = fd
+        self.path = path
+        self._proc = proc
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> _OpenFile:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class KeptFile(_OpenFile):
+    """A file of /proc or /sys that stays open, so that one sample is one or two system calls.
+
+    A kept descriptor of ``/proc/PID/status``, ``stat``, ``statm``, ``io``, ``oom_score`` or
+    ``cgroup`` belongs to that *process*, not to the number: the inode holds a ``struct pid``, and a
+    read after the process was reaped fails with ESRCH even when the number is in use again
+    (proc_single_show and get_proc_task in fs/proc/base.c and internal.h): here that is TargetGone.
+
+    Do not keep ``maps``, ``smaps``, ``smaps_rollup``, ``pagemap``, ``environ``, ``auxv``, ``mem``:
+    those bind to the address space at open (proc_mem_open), so that after an exec they go on
+    describing the old, empty one. Open them anew for each sample.
+    """
+
+    def __init__(self, fd: int, path: str, proc: str, limit_bytes: int) -> None:
+        super().__init__(fd, path, proc)
+        self._limit_bytes = limit_bytes
+
+    def read(self) -> bytes:
+        """The whole file as of now; TargetGone when its process ended."""
+        try:
+            content = os.pread(self._fd, _FIRST_READ_BYTES, 0)
+            # A seq_file may end a read at any record, so only an empty read is the end.
+            while content:
+                more = os.pread(self._fd, _CHUNK_BYTES, len(content))
+                if not more:
+                    break
+                content += more
+                if len(content) > self._limit_bytes:
+                    raise over_limit(self.path, self._limit_bytes)
+        except OSError as error:
+            raise translated(error, self.path, self._proc) from error
+        return content
+
+
+class TargetFile(_OpenFile):
+    """A regular file of the target, read at random offsets and never as a whole."""
+
+    def __init__(self, fd: int, path: str, proc: str) -> None:
+        super().__init__(fd, path, proc)
+        try:
+            status = os.fstat(fd)
+        except OSError as error:
+            raise translated(error, path, proc) from error
+        self.size_bytes = status.st_size
+        self.device = status.st_dev
+        self.inode = status.st_ino
+
+    def __enter__(self) -> TargetFile:
+        return self
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Up to `size` bytes from `offset`; fewer only where the file ends."""
+        try:
+            content = os.pread(self._fd, size, offset)
+            while content and len(content) < size:
+                more = os.pread(self._fd, size - len(content), offset + len(content))
+                if not more:
+                    break
+                content += more
+        except OSError as error:
+            raise translated(error, self.path, self._proc) from error
+        return content
+
+
+def over_limit(path: str, limit_bytes: int) -> LimitReached:
+    return LimitReached(
+        f"{printable(path)} is larger than the {limit_bytes} bytes that are read of it. "
+        "Do without this source; the rest of the capture is not affected."
+    )

@@ -1,0 +1,93 @@
+"""From an errno to the collector's few exceptions: the one translation."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+
+from leakcase_collector.errors import (
+    CollectorError,
+    LimitReached,
+    NotPermitted,
+    NotSupported,
+    TargetGone,
+)
+from leakcase_collector.system.signals import process_exists
+
+#: ``/proc/PID`` and anything below it; the second group is set for ``/proc/PID/task/TID``.
+PROCESS_PATH = re.compile(r"/proc/(\d+)(?:/task/(\d+))?(?:/|$)")
+
+_REFUSED = (errno.EACCES, errno.EPERM)
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EFBIG)
+_NOT_OFFERED = (
+    errno.ENOENT,
+    errno.ENOSYS,
+    errno.EINVAL,
+    errno.EOPNOTSUPP,
+    errno.ENODEV,
+    errno.ENXIO,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+)
+
+
+def printable(text: str) -> str:
+    """`text` with everything that could drive a terminal shown as an escape.
+
+    Paths come from the target; a sentence that quotes one must not carry its control characters.
+    """
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode()
+        for char in text
+    )
+
+
+def translated(error: OSError, path: str, proc: str = "/proc") -> CollectorError:
+    """The exception for `error`, met at `path` (a path as on a real machine).
+
+    `proc` is where /proc is really mounted or recorded: it tells a process that ended (TargetGone)
+    from a file that this kernel does not offer, or a thread or descriptor that ended while its
+    process lives (both NotSupported; whoever walks a listing skips those).
+    """
+    shown = printable(path)
+    cause = os.strerror(error.errno) if error.errno else str(error)
+    if error.errno in _REFUSED:
+        return NotPermitted(
+            f"cannot read {shown}: the kernel refused ({cause}). "
+            "Run as root or as the process's own user, or do without this source."
+        )
+    process = PROCESS_PATH.match(path)
+    if process and error.errno in (errno.ENOENT, errno.ESRCH):
+        return _missing_of_process(error.errno, shown, int(process.group(1)), proc)
+    if error.errno in _EXHAUSTED:
+        return LimitReached(
+            f"cannot read {shown}: a limit of this host is used up ({cause}). "
+            "Raise it (ulimit -n, memory), or run again when the host is less busy."
+        )
+    if error.errno in _NOT_OFFERED:
+        return NotSupported(
+            f"cannot read {shown}: it is not offered here ({cause}). "
+            "Nothing is wrong with the capture; this source stays unseen."
+        )
+    return CollectorError(f"cannot read {shown}: {cause}. Try again, or do without this source.")
+
+
+def _missing_of_process(number: int, shown: str, pid: int, proc: str) -> CollectorError:
+    if os.path.exists(f"{proc}/{pid}"):
+        return NotSupported(
+            f"cannot read {shown}: the process lives, but this is not there "
+            f"({os.strerror(number)}). It went away, or this kernel lacks it; do without it."
+        )
+    # Under hidepid=2 (proc(5)) other users' processes look absent though they live.
+    if proc == "/proc" and process_exists(pid):
+        return NotPermitted(
+            f"cannot read {shown}: process {pid} is hidden from this user (/proc is mounted "
+            "with hidepid). Run as root or as the process's own user."
+        )
+    return TargetGone(
+        f"process {pid} is gone: it ended before or while {shown} was read. "
+        "Choose a running process; what was recorded so far is kept."
+    )

@@ -1,0 +1,93 @@
+"""Making the collector cheap for its host: last for CPU and disk, first for the OOM killer."""
+
+from __future__ import annotations
+
+import os
+import resource
+from typing import NamedTuple
+
+NICE_INCREMENT = 10
+OOM_SCORE_ADJ = 1000
+
+#: ioprio_set by machine (arch/*/entry/syscalls, include/uapi/asm-generic/unistd.h).
+_IOPRIO_SET = {
+    "x86_64": 251,
+    "i686": 289,
+    "aarch64": 30,
+    "armv7l": 314,
+    "ppc64le": 273,
+    "riscv64": 30,
+    "s390x": 282,
+}
+# ioprio_set(2): class in the bits above 13; class 3 is idle; who 1 is "one process".
+_IOPRIO_IDLE = 3 << 13
+_IOPRIO_WHO_PROCESS = 1
+
+
+class Priority(NamedTuple):
+    """What was achieved; None where the kernel refused, so that it stayed as it was."""
+
+    nice: int | None
+    is_batch: bool
+    is_io_idle: bool
+    oom_score_adj: int | None
+    is_core_free: bool
+
+
+def yield_to_host() -> Priority:
+    """Lower this process's priority (and that of every command it runs) as far as it may.
+
+    No step needs a privilege, none can be taken back without one, and none raises.
+    """
+    return Priority(_lower_nice(), _choose_batch(), _lower_io(), _volunteer(), _forbid_cores())
+
+
+def _lower_nice() -> int | None:
+    try:
+        return os.nice(NICE_INCREMENT)
+    except OSError:
+        return None
+
+
+def _choose_batch() -> bool:
+    # SCHED_BATCH: never pre-empts the target on wake-up (sched(7)).
+    try:
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    except OSError:
+        return False
+    return True
+
+
+def _lower_io() -> bool:
+    number = _IOPRIO_SET.get(os.uname().machine)
+    if number is None:
+        return False
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    return bool(libc.syscall(number, _IOPRIO_WHO_PROCESS, 0, _IOPRIO_IDLE) == 0)
+
+
+def _volunteer() -> int | None:
+    # Raising one's own score is always allowed (proc_pid_oom_score_adj(5)).
+    try:
+        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+            file.write(str(OOM_SCORE_ADJ))
+    except OSError:
+        return None
+    return OOM_SCORE_ADJ
+
+
+def _forbid_cores() -> bool:
+    """No core file of ours: it would hold what we read of the target.
+
+    A limit of 0 does not stop a core_pattern that is a pipe; the value 1 does, and is too small
+    for a file as well (the "limit == 1" branch in fs/coredump.c).
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    limit = 0 if hard == 0 else 1
+    try:
+        resource.setrlimit(resource.RLIMIT_CORE, (limit, limit))
+    except (OSError, ValueError):
+        return False
+    return True
