@@ -1,0 +1,63 @@
+/* Holds much for a moment and then frees all but every 31st block. The survivors lie scattered, so
+ * glibc can give nothing back: the process stays large with a nearly empty heap. Traffic goes on
+ * afterwards within the freed room. */
+#include "common.h"
+
+#define BLOCKS 80021
+#define BLOCK_BYTES 1009
+#define RISE_NS (2 * SECOND_NS)
+#define FALL_NS (3 * SECOND_NS)
+#define SURVIVOR_EVERY 31
+#define TRAFFIC_BLOCKS 101
+#define TRAFFIC_BYTES 4001
+
+static char *blocks[BLOCKS];
+
+static bool rise(void)
+{
+    static size_t held;
+    size_t due = sample_time_ns() < RISE_NS ? sample_due(BLOCKS, RISE_NS) : BLOCKS;
+    for (; held < due; held++) {
+        blocks[held] = malloc(BLOCK_BYTES);
+        if (blocks[held] == NULL)
+            return sample_limit_reached();
+        sample_touch(blocks[held], BLOCK_BYTES);
+    }
+    return true;
+}
+
+/* The last block survives as well, or glibc would trim the top of the heap. */
+static void fall(void)
+{
+    for (size_t i = 0; i < BLOCKS - 1; i++)
+        if (i % SURVIVOR_EVERY != 0) {
+            free(blocks[i]);
+            blocks[i] = NULL;
+        }
+}
+
+static bool traffic(void)
+{
+    char *passing[TRAFFIC_BLOCKS];
+    for (size_t i = 0; i < TRAFFIC_BLOCKS; i++) {
+        passing[i] = malloc(TRAFFIC_BYTES);
+        if (passing[i] == NULL)
+            return sample_limit_reached();
+        sample_touch(passing[i], TRAFFIC_BYTES);
+    }
+    for (size_t i = 0; i < TRAFFIC_BLOCKS; i++)
+        free(passing[i]);
+    return true;
+}
+
+int main(int argc, char **argv)
+{
+    sample_begin(argc, argv, "spike-retained");
+    while (sample_tick() && rise()) {
+        if (sample_time_ns() == FALL_NS)
+            fall();
+        if (sample_time_ns() > FALL_NS)
+            traffic();
+    }
+    return sample_end(0, 0);
+}
