@@ -51,3 +51,15 @@ class LimitReached(CollectorError):
     """An answer was larger than we are willing to read, or took longer than we wait."""
 
     gap_reason = "over-limit"
+
+
+class OverBudget(CollectorError):
+    """It could be had, at a price that the options of this capture do not allow."""
+
+    gap_reason = "over-budget"
+
+
+class NotConsented(CollectorError):
+    """The person who captures said no, or nobody was there to say yes."""
+
+    gap_reason = "not-consented"

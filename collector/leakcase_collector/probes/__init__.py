@@ -1,0 +1,45 @@
+"""The probes, safest first: the order in which a capture calls them.
+
+One file per source of evidence, registered here by name; nothing is found by scanning.
+"""
+
+from __future__ import annotations
+
+from .base import Probe
+from .cgroup import CgroupProbe
+from .descriptors import DescriptorsProbe
+from .gpu import GpuProbe
+from .host import HostProbe
+from .identity import IdentityProbe
+from .kernel_log import KernelLogProbe
+from .limits import LimitsProbe
+from .modules import ModulesProbe
+from .regions import RegionsProbe
+from .rollup import RollupProbe
+from .runtimes import RuntimesProbe
+from .settings import SettingsProbe
+from .sockets import SocketsProbe
+from .stat import StatProbe
+from .status import StatusProbe
+from .threads import ThreadsProbe
+
+PROBES: tuple[type[Probe], ...] = (
+    StatusProbe,
+    StatProbe,
+    IdentityProbe,
+    HostProbe,
+    CgroupProbe,
+    LimitsProbe,
+    DescriptorsProbe,
+    ThreadsProbe,
+    SettingsProbe,
+    RollupProbe,
+    RegionsProbe,
+    SocketsProbe,
+    ModulesProbe,
+    RuntimesProbe,
+    GpuProbe,
+    KernelLogProbe,
+)
+
+__all__ = ["PROBES"]

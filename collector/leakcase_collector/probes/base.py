@@ -51,11 +51,25 @@ class Prediction:
 class Context(Protocol):
     """What a probe may use. The session implements it; tests implement a small one."""
 
-    system: System
-    identity: ProcessIdentity
-    redactor: Redactor
-    #: The interval in force, nanoseconds.
-    interval_ns: int
+    @property
+    def system(self) -> System:
+        """The door to the machine."""
+        ...
+
+    @property
+    def identity(self) -> ProcessIdentity:
+        """The target, held by pid, start time and pidfd."""
+        ...
+
+    @property
+    def redactor(self) -> Redactor:
+        """Makes tokens of the host's strings."""
+        ...
+
+    @property
+    def interval_ns(self) -> int:
+        """The interval in force, nanoseconds."""
+        ...
 
     @property
     def pid(self) -> int:

@@ -1,0 +1,233 @@
+"""``capture``: from the words on the command line to a case on disk and a summary for people."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Callable, Optional
+
+from .casefile import CaseFile
+from .cli import EXIT_INTERRUPTED, EXIT_PARTIAL
+from .consent import Question, levels_given, parse_levels, settle
+from .decision import sentence
+from .errors import CollectorError
+from .header import case_header
+from .options import duration_ns, interval_ns, names, select_probes, share
+from .plan import PlanContext
+from .probes import PROBES
+from .probes.base import Probe
+from .progress import duration, progress_for, size
+from .redact import Redactor
+from .session import Outcome, Session
+from .system.door import System
+from .system.identity import ProcessIdentity
+from .system.priority import yield_to_host
+from .system.signals import StopRequest
+from .target import Consumer, find_target
+
+#: Probes that most hosts have no use for: a gap in one of them makes a capture partial only when
+#: it was asked for with --with.
+_MAY_BE_MISSING = frozenset(("kernel-log", "gpu"))
+#: Gaps that say something about this host rather than about this capture.
+_HARMLESS_REASONS = frozenset(("not-supported", "left-out"))
+
+
+def capture(arguments: argparse.Namespace) -> int:
+    """Run one capture; returns the exit status. Raises CollectorError before there is a case."""
+    wanted = names(arguments.with_)
+    probes = select_probes(PROBES, wanted, names(arguments.without))
+    allowed = parse_levels(arguments.allow)
+    total_ns = duration_ns(arguments.duration, "--duration")
+    every_ns = interval_ns(arguments.interval)
+    max_slowdown = share(arguments.max_slowdown)
+    max_pause_ns = duration_ns(arguments.max_pause, "--max-pause")
+    system = System()
+    with (
+        StopRequest() as stop,
+        find_target(system, arguments.target, choose_on_terminal()) as identity,
+    ):
+        yield_to_host()
+        name = _name_on_host(system, identity)
+        consents, granted, refused = _settle(system, identity, probes, allowed, every_ns)
+        case = CaseFile(arguments.output or _default_path(name, identity.pid))
+        try:
+            redactor = Redactor(case.write_map_line, keep_symbols=not arguments.no_symbols)
+            header = case_header(
+                system, identity, redactor,
+                interval_ns=every_ns, duration_ns=total_ns, levels=levels_given(consents),
+            )  # fmt: skip
+            case.add(header)
+            line = progress_for(name, quiet=arguments.json)
+            session = Session(
+                system, identity, case, redactor, granted,
+                interval_ns=every_ns, duration_ns=total_ns, max_slowdown=max_slowdown,
+                max_pause_ns=max_pause_ns, show=line.show if line else None,
+            )  # fmt: skip
+            outcome = session.run(stop, consents, refused)
+            if line:
+                line.close()
+        finally:
+            case.close()
+    if outcome.end == "disk-full" and case.records == 0 and outcome.error is not None:
+        case.discard()
+        raise outcome.error
+    status = _exit_status(outcome, wanted)
+    if arguments.json:
+        print(json.dumps(_as_map(case, identity, outcome, status)))
+    else:
+        print(case.path)
+        for text in _summary(case, identity, outcome, probes, granted):
+            print(text, file=sys.stderr)
+    return status
+
+
+def _settle(
+    system: System,
+    identity: ProcessIdentity,
+    probes: Sequence[Probe],
+    allowed: frozenset[str],
+    every_ns: int,
+) -> tuple[list[Any], list[Probe], list[Probe]]:
+    context = PlanContext(system, identity, Redactor(), every_ns)
+    questions = (Question(probe, partial(probe.predict, context)) for probe in probes)
+    return settle(questions, allowed, _ask_on_terminal())
+
+
+def _exit_status(outcome: Outcome, wanted: Sequence[str]) -> int:
+    if outcome.end == "interrupted":
+        return EXIT_INTERRUPTED
+    if outcome.end == "target-gone":
+        return CollectorError.exit_code
+    if outcome.end != "duration":
+        return EXIT_PARTIAL
+    return EXIT_PARTIAL if any(_is_partial(gap, wanted) for gap, _ in outcome.gaps) else 0
+
+
+def _is_partial(gap: Any, wanted: Sequence[str]) -> bool:
+    if gap.probe in wanted:
+        return True
+    return gap.probe not in _MAY_BE_MISSING and gap.reason not in _HARMLESS_REASONS
+
+
+# --- what people see ------------------------------------------------------------------------------
+
+
+def _summary(
+    case: CaseFile,
+    identity: ProcessIdentity,
+    outcome: Outcome,
+    probes: Sequence[Probe],
+    granted: Sequence[Probe],
+) -> list[str]:
+    span = duration(outcome.ended_ns - outcome.started_ns)
+    lines = [
+        f"watched pid {identity.pid} for {span}: {outcome.samples} samples, "
+        f"{size(case.written_bytes)}"
+    ]
+    if outcome.end == "target-gone":
+        lines.append("the process ended while it was watched; the case holds all until then")
+    elif outcome.end == "interrupted":
+        lines.append("interrupted; the case is whole")
+    elif outcome.error is not None:
+        lines.append(f"cut short: {outcome.error}")
+    if outcome.decision is not None:
+        lines.append(f"first look: {sentence(outcome.decision)}")
+    lines.extend(f"not seen: {text}" for gap, text in outcome.gaps if _is_partial(gap, ()))
+    lines.append(_further(probes, granted))
+    lines.append(f"next: leakcase analyze {case.path}")
+    lines.append(
+        f"what left the host: leakcase show --strings {case.path}; "
+        f"{case.map_path} says who is who: keep it here"
+    )
+    return lines
+
+
+def _further(probes: Sequence[Probe], granted: Sequence[Probe]) -> str:
+    left = [probe for probe in probes if probe not in granted]
+    if not left:
+        return "further: a longer --duration sees slower growth"
+    listed = ", ".join(f"{probe.name} (--allow {probe.level})" for probe in left)
+    return f"further: {listed}; leakcase-collect plan says what each would cost"
+
+
+def _as_map(
+    case: CaseFile, identity: ProcessIdentity, outcome: Outcome, status: int
+) -> dict[str, Any]:
+    decision = outcome.decision
+    return {
+        "case": case.path,
+        "private_map": case.map_path,
+        "pid": identity.pid,
+        "end": outcome.end,
+        "exit_status": status,
+        "samples": outcome.samples,
+        "case_bytes": case.written_bytes,
+        "watched_seconds": (outcome.ended_ns - outcome.started_ns) / 1e9,
+        "decision": decision.decision if decision else None,
+        "growth_bytes_per_hour": decision.growth_bytes_per_hour if decision else None,
+        "gaps": [
+            {"probe": gap.probe, "reason": gap.reason, "detail": gap.detail, "message": text}
+            for gap, text in outcome.gaps
+        ],
+        "error": str(outcome.error) if outcome.error else None,
+    }
+
+
+def consumers_table(consumers: Sequence[Consumer]) -> str:
+    """The largest processes for people."""
+    lines = [f"{'pid':>8}  {'RSS':>10}  {'PSS':>10}  {'swap':>10}  {'threads':>7}  name"]
+    for c in consumers:
+        pss = "-" if c.pss_bytes is None else size(c.pss_bytes)
+        lines.append(
+            f"{c.pid:>8}  {size(c.rss_bytes):>10}  {pss:>10}  {size(c.swap_bytes):>10}  "
+            f"{c.threads:>7}  {_printable(c.name)}"
+        )
+    return "\n".join(lines)
+
+
+def choose_on_terminal() -> Optional[Callable[[Sequence[Consumer]], Optional[int]]]:
+    """A question to the person at the terminal, or None where there is none."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return None
+
+    def choose(consumers: Sequence[Consumer]) -> Optional[int]:
+        print(consumers_table(consumers), file=sys.stderr)
+        print("which pid? ", end="", file=sys.stderr, flush=True)
+        answer = sys.stdin.readline().strip()
+        return int(answer) if answer.isdigit() else None
+
+    return choose
+
+
+def _ask_on_terminal() -> Optional[Callable[[str], bool]]:
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return None
+
+    def ask(text: str) -> bool:
+        print(f"{text}\nallow it? [y/N] ", end="", file=sys.stderr, flush=True)
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+    return ask
+
+
+def _name_on_host(system: System, identity: ProcessIdentity) -> str:
+    """The program's name for the terminal and the file's name; for the owner's eyes only."""
+    try:
+        return system.read_link(f"/proc/{identity.pid}/exe").rsplit("/", 1)[-1].split(" (")[0]
+    except CollectorError:
+        return identity.stat().comm.decode("utf-8", "replace")
+
+
+def _default_path(name: str, pid: int) -> str:
+    plain = "".join(
+        char if char.isascii() and (char.isalnum() or char in "._-") else "_" for char in name
+    )
+    return f"{plain or 'process'}-{pid}-{time.strftime('%Y%m%d-%H%M%S')}.leakcase"
+
+
+def _printable(text: str) -> str:
+    return "".join(char if char.isprintable() else "?" for char in text)

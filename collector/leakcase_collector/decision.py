@@ -1,0 +1,82 @@
+"""What the collector says after its first look, in one line.
+
+This is triage for the person at the terminal, from two figures and with no claim to more: whether
+to go on, and how soon. The analyzer judges the series (blocks, intervals, saturation).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Optional
+
+from leakcase_bundle.records import Decision
+
+from .system.clock import NS_PER_SECOND
+
+NS_PER_HOUR = 3600 * NS_PER_SECOND
+_LEAST_SAMPLES = 12
+_LEAST_GROWTH_BYTES = 128 << 10
+_LEAST_GROWTH_SHARE = 0.002
+#: Fast: at this rate the memory in use would double, or the limit be reached, within a day.
+_FAST_NS = 24 * NS_PER_HOUR
+
+_SENTENCES = {
+    "not-growing": "not growing: high but steady use, or the growth is slower than this look sees",
+    "growing-slowly": "growing slowly: a leak, or a cache that still fills",
+    "growing-fast": "growing fast: it doubles, or meets its limit, within a day at this rate",
+    "mostly-in-swap": "mostly in swap: capture what you need before anybody restarts it",
+    "too-short": "too short a look to say whether it grows",
+}
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Anonymous memory and swap at one instant, bytes."""
+
+    taken_ns: int
+    anonymous_bytes: int
+    swap_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        return self.anonymous_bytes + self.swap_bytes
+
+
+def decide(footprints: Sequence[Footprint], headroom_bytes: Optional[int], now_ns: int) -> Decision:
+    """Compare the least footprint of the first quarter with that of the last one.
+
+    Minima, because what a process always comes back to is what it keeps. `headroom_bytes` is what
+    is left below the tightest limit; None: not known.
+    """
+    if len(footprints) < _LEAST_SAMPLES:
+        return Decision(now_ns, "too-short", _span_ns(footprints))
+    last = footprints[-1]
+    quarter = len(footprints) // 4
+    first_floor = min(f.total_bytes for f in footprints[:quarter])
+    last_floor = min(f.total_bytes for f in footprints[-quarter:])
+    growth = last_floor - first_floor
+    span_ns = footprints[-quarter].taken_ns - footprints[0].taken_ns
+    rate_per_hour = growth * NS_PER_HOUR // max(span_ns, 1)
+    if last.swap_bytes > last.anonymous_bytes:
+        word = "mostly-in-swap"
+    elif growth < max(_LEAST_GROWTH_BYTES, _LEAST_GROWTH_SHARE * last.total_bytes):
+        word = "not-growing"
+    else:
+        room = last.total_bytes if headroom_bytes is None else min(last.total_bytes, headroom_bytes)
+        fast = room * NS_PER_HOUR < rate_per_hour * _FAST_NS
+        word = "growing-fast" if fast else "growing-slowly"
+    return Decision(now_ns, word, _span_ns(footprints), rate_per_hour)
+
+
+def sentence(decision: Decision) -> str:
+    """The decision in words, with its rate."""
+    text = _SENTENCES[decision.decision]
+    rate = decision.growth_bytes_per_hour
+    if rate is not None and decision.decision.startswith("growing"):
+        return f"{text} ({rate / (1 << 20):+.1f} MiB/hour)"
+    return text
+
+
+def _span_ns(footprints: Sequence[Footprint]) -> int:
+    return footprints[-1].taken_ns - footprints[0].taken_ns if footprints else 0

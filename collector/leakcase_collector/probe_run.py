@@ -1,0 +1,108 @@
+"""One probe within one capture: its context, its clockwork, and the account of what it cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Callable, Optional
+
+from leakcase_bundle.records import Cost, Gap, Loss
+
+from .errors import CollectorError, OutputError, TargetGone
+from .probes.base import Prediction, Probe
+from .system.clock import monotonic_ns, thread_cpu_ns
+
+if TYPE_CHECKING:
+    from .redact import Redactor
+    from .session import Session
+    from .system.door import System
+    from .system.identity import ProcessIdentity
+
+
+@dataclass
+class ProbeRun:
+    """A probe in this capture: what it cost so far and when it is due. Its `Context`, too."""
+
+    probe: Probe
+    session: Session
+    runs: int = 0
+    cpu_ns: int = 0
+    wall_ns: int = 0
+    longest_wall_ns: int = 0
+    due_ns: int = 0
+    dead: bool = False
+    prediction: Optional[Prediction] = None
+    _gaps: set[tuple[str, Optional[str]]] = field(default_factory=set)
+    _losses: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def system(self) -> System:
+        return self.session.system
+
+    @property
+    def identity(self) -> ProcessIdentity:
+        return self.session.identity
+
+    @property
+    def redactor(self) -> Redactor:
+        return self.session.redactor
+
+    @property
+    def interval_ns(self) -> int:
+        return self.session.interval_ns
+
+    @property
+    def pid(self) -> int:
+        return self.session.identity.pid
+
+    def emit(self, record: Any) -> None:
+        self.session.case.add(record)
+
+    def sample(self, series: type[Any], taken_ns: int, **values: Optional[int]) -> None:
+        self.session.take_sample(series, taken_ns, values)
+
+    def gap(self, error: CollectorError, detail: Optional[str] = None) -> None:
+        key = (error.gap_reason, detail)
+        if key in self._gaps:
+            return
+        self._gaps.add(key)
+        cause = error.__cause__
+        number = cause.errno if isinstance(cause, OSError) else None
+        gap = Gap(monotonic_ns(), self.probe.name, error.gap_reason, detail, number)
+        self.session.gaps.append((gap, str(error)))
+        self.session.case.add(gap)
+
+    def loss(self, what: str, count: int) -> None:
+        self._losses[what] = self._losses.get(what, 0) + count
+
+    def losses(self, now_ns: int) -> list[Loss]:
+        return [Loss(now_ns, self.probe.name, w, c) for w, c in sorted(self._losses.items()) if c]
+
+    def cost(self) -> Cost:
+        predicted = self.prediction
+        return Cost(
+            self.probe.name,
+            self.runs,
+            self.cpu_ns,
+            self.wall_ns,
+            self.longest_wall_ns,
+            predicted_cpu_ns=predicted.cpu_ns if predicted else None,
+            predicted_wall_ns=None,
+            target_stopped_ns=None if self.probe.stops_target else 0,
+        )
+
+    def call(self, step: Callable[[Any, int], None], taken_ns: int) -> int:
+        """Run one step of the probe, measured; returns its wall time. TargetGone passes."""
+        cpu, wall = thread_cpu_ns(), monotonic_ns()
+        try:
+            step(self, taken_ns)
+        except (TargetGone, OutputError):
+            raise
+        except CollectorError as error:
+            self.gap(error)
+        finally:
+            spent = monotonic_ns() - wall
+            self.runs += 1
+            self.cpu_ns += thread_cpu_ns() - cpu
+            self.wall_ns += spent
+            self.longest_wall_ns = max(self.longest_wall_ns, spent)
+        return spent
