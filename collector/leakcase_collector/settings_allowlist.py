@@ -32,6 +32,7 @@ from leakcase_collector.settings_rules import (
     pages_of_8k,
     pairs,
     presence,
+    redis_size,
     size,
 )
 
@@ -84,7 +85,7 @@ _ALLOCATORS: dict[str, Rule] = {
     "MALLOC_TRACE": presence,
     "GLIBC_TUNABLES": pairs(":", "=", _GLIBC_TUNABLES),
     **_each("MALLOC_CONF JE_MALLOC_CONF _RJEM_MALLOC_CONF", pairs(",", ":", _JEMALLOC)),
-    **_each("HEAPPROFILE CPUPROFILE", presence),
+    **_each("HEAPPROFILE", presence),
     "HEAPCHECK": one_of("minimal normal strict draconian as-is local", presence),
     **_each(
         "HEAP_PROFILE_ALLOCATION_INTERVAL HEAP_PROFILE_DEALLOCATION_INTERVAL "
@@ -187,7 +188,7 @@ _OPTION_VARIABLES = ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS", "
 # --- programs -----------------------------------------------------------------------------------
 
 _REDIS: dict[str, Rule] = {
-    **_each("--maxmemory --maxmemory-clients --client-query-buffer-limit", size),
+    **_each("--maxmemory --maxmemory-clients --client-query-buffer-limit", redis_size),
     "--maxmemory-policy": one_of(
         "noeviction allkeys-lru allkeys-lfu allkeys-random volatile-lru volatile-lfu "
         "volatile-random volatile-ttl"
@@ -275,12 +276,10 @@ def _jvm_option(raw: str) -> Optional[tuple[str, str]]:
 def _assigned_option(raw: str, following: str, known: dict[str, Rule]) -> Optional[tuple[str, str]]:
     """``--name=value``, ``--name value``, ``-nvalue``; postgres also says ``-c name=value``."""
     name, assigned, value = raw.partition("=")
-    spelled = name
-    if name.startswith("--") and name not in known:
-        # V8 and MariaDB take underscores for dashes.
-        spelled = name.replace("_", "-")
-    elif not name.startswith("-") and assigned:
-        spelled = f"--{name}"
+    # V8 and MariaDB take underscores for dashes; PostgreSQL's names have them.
+    spelled = name if name in known or not name.startswith("--") else name.replace("_", "-")
+    if assigned and f"--{name}" in known:
+        return f"--{name}", value
     if spelled in _NODE or spelled in known:
         return spelled, value if assigned else following
     attached = raw[:2] if raw[:1] == "-" and raw[2:3].isdigit() else ""

@@ -38,8 +38,13 @@ def number(raw: str) -> Reduced:
 
 
 def size(raw: str) -> Reduced:
-    """A number of bytes, with or without k, m, g, t (powers of 1024, as all of these use)."""
+    """A number of bytes, with or without k, m, g, t (powers of 1024)."""
     return _sized(raw, unit_bytes=1)
+
+
+def redis_size(raw: str) -> Reduced:
+    """As `size`, but 1k is 1000 and only 1kb is 1024 (redis.conf)."""
+    return _sized(raw, unit_bytes=1, bare_letter=1000)
 
 
 def kilobytes(raw: str) -> Reduced:
@@ -115,15 +120,17 @@ def libraries(raw: str) -> Reduced:
     return ":".join(n if _ALLOCATOR_LIBRARY.match(n) else PLACEHOLDER for n in names), None
 
 
-def _sized(raw: str, unit_bytes: int) -> Reduced:
+def _sized(raw: str, unit_bytes: int, bare_letter: int = 1024) -> Reduced:
     match = _SIZE.match(raw)
     if match is None:
         # -1 and the like mean "no limit" or "default".
         return number(raw)
-    digits, suffix = match.groups()
+    digits, letter = match.groups()
     count = int(digits, 16) if digits[:2] in ("0x", "0X") else int(digits)
-    bare = raw == digits
-    return raw, _fitting(count * (unit_bytes if bare else 1024 ** _POWERS[suffix.lower()]))
+    if raw != digits:
+        thousand = bare_letter if raw == digits + letter else 1024
+        unit_bytes = thousand ** _POWERS[letter.lower()]
+    return raw, _fitting(count * unit_bytes)
 
 
 def _fitting(value: int) -> Optional[int]:
