@@ -54,7 +54,7 @@ class System:
         """
         parts: list[bytes] = []
         total = 0
-        for chunk in self._chunks(path):
+        for chunk in self.read_chunks(path):
             total += len(chunk)
             if total > limit_bytes:
                 raise over_limit(path, limit_bytes)
@@ -69,7 +69,7 @@ class System:
         """The lines without their newlines, in constant memory: smaps can have 100 MB."""
         total = 0
         rest = b""
-        for chunk in self._chunks(path):
+        for chunk in self.read_chunks(path):
             total += len(chunk)
             if total > limit_bytes or len(rest) > READ_LIMIT_BYTES:
                 raise over_limit(path, limit_bytes)
@@ -79,7 +79,11 @@ class System:
         if rest:
             yield rest
 
-    def _chunks(self, path: str) -> Iterator[bytes]:
+    def read_chunks(self, path: str) -> Iterator[bytes]:
+        """The content as the kernel hands it out, for parsers that cannot afford a call per line.
+
+        No limit but the reader's own: stop iterating, and the file is closed.
+        """
         try:
             fd = os.open(self._real(path), _READ_FLAGS)
             try:
