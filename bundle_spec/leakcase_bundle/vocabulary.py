@@ -43,7 +43,7 @@ VOCABULARIES: dict[str, frozenset[str]] = {
         "running sleeping disk-sleep stopped tracing-stop zombie dead idle other"
     ),
     "region_kind": _words(
-        """main-heap anonymous thread-stack main-stack file-data library-code library-data
+        """main-heap arena-heap anonymous reserved thread-stack main-stack file-data library-code library-data
         program-code program-data shared-anonymous shared-file sysv-shared-memory memfd tmpfs-file
         deleted-file jit-code gpu-device device huge-pages vdso io-uring other"""
     ),

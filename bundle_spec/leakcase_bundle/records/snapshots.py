@@ -18,13 +18,18 @@ class RegionSnapshot:
     mappings: int = says("Lines of the kernel's table.")
     read_ns: int = says("How long the read took: it holds the target's mmap lock.")
     complete: bool
+    groups_folded: Optional[int] = says(
+        "Small groups that were added to the rest of their kind, to bound the case.", default=None
+    )
 
 
 @record("region")
 class Region:
     """Mappings of one kind, file and protection at one snapshot, added up.
 
-    With `start_address` it is one single large mapping, also counted in its group.
+    With `start_address` it is one single large mapping, also counted in its group. A group whose
+    protections are absent is the rest of its kind: small groups folded into one, so that the
+    groups of a kind always add up to all of it.
     """
 
     snapshot: int
@@ -80,9 +85,16 @@ class SocketGroup:
     protocol: str = word("socket_protocol")
     state: str = word("socket_state")
     count: int
-    peer: Optional[AddressToken] = None
+    peer: Optional[AddressToken] = says(
+        "Where the process connected to, with the port; who connected to it, without. Of a Unix "
+        "socket: the name it is bound to. Absent in the rest of a protocol and state.",
+        default=None,
+    )
     receive_queue_bytes: Optional[int] = None
     send_queue_bytes: Optional[int] = None
+    local_port: Optional[int] = says(
+        "The port on which the process listens or was connected to.", default=None
+    )
 
 
 @record("gpu_memory")
@@ -96,6 +108,10 @@ class GpuMemory:
     clients: int
     resident_bytes: Optional[int] = says("drm-resident-* or drm-memory-*.", default=None)
     total_bytes: Optional[int] = says("drm-total-*.", default=None)
+    shared_bytes: Optional[int] = says("drm-shared-*: in other clients as well.", default=None)
+    purgeable_bytes: Optional[int] = says(
+        "drm-purgeable-*: resident, and free to take.", default=None
+    )
 
 
 @record("oom_kill")
