@@ -1,0 +1,240 @@
+"""The rule "floor-block-persistence": a leak's floor rises, evenly, in events, to the end.
+
+The steps are tried in order; the first that fires rules. Twelve other rules were measured beside
+this one (trend tests, regressions, change points, a learned classifier): all call warm-ups,
+filling caches and page noise leaks far more often.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from leakcase_analyzer.series.census import NO_CENSUS, Census, end_medians, read_census
+from leakcase_analyzer.series.floor import BYTES, Floor, Scale, measure
+from leakcase_analyzer.series.samples import Floats, Samples
+
+Status: TypeAlias = Literal["leak", "retention", "bounded", "stable", "undecided"]
+Reason: TypeAlias = Literal[
+    "steady-floor",  # leak: the floor rises evenly to the end
+    "steady-tail",  # leak: so it does in the last half, after a warm-up
+    "steady-in-use",  # leak: the series is a sawtooth, the bytes in use rise evenly
+    "retention-growing",  # retention: what grows is free memory that the allocator keeps
+    "retention-level",  # retention: much of what is resident is free, nothing grows
+    "saturated",  # bounded: growth stopped, and the quiet since is no chance
+    "falls-back",  # bounded: memory comes and goes above a level floor
+    "flat",  # stable
+    "late-rise",  # undecided: the level rose at the very end
+    "quiet",  # undecided: growth stopped, the quiet may be chance
+    "decelerating",  # undecided: growth slows down
+    "few-events",  # undecided: fewer than three events make the growth
+    "bursty",  # undecided: growth is uneven
+    "few-periods",  # undecided: too few periods of the sawtooth to see its floor
+    "managed-runtime",  # undecided: a garbage collector has not yet shown its floor
+    "census-disagrees",  # undecided: the allocator's bytes in use do not grow with it
+    "too-short",  # undecided: too few samples
+    "unordered-time",  # undecided: the clock ran backwards
+]
+
+LEAST_SAMPLES = 24
+LEAST_EVENTS = 3.0
+MOST_FALLBACK = 0.1
+MOST_REST = 0.3
+# Below this the allocator's slack is nobody's trouble (step a).
+LEAST_RETENTION_BYTES = 4 << 20
+LEAST_RETENTION_SHARE = 0.4
+# A collector's floor shows after this many major collections, or this long (at 1 Hz a window of
+# ten minutes ends some seconds early).
+LEAST_COLLECTIONS = 3
+MANAGED_WINDOW_SECONDS = 590.0
+
+
+@dataclass(frozen=True)
+class Ruling:
+    """The step that fired and what it looked at."""
+
+    status: Status
+    reason: Reason
+    floor: Floor
+    """What decided: the series' floor, or that of its tail or of the bytes in use."""
+    whole: Floor
+    census: Census
+
+
+@dataclass(frozen=True)
+class Collector:
+    """The garbage collector that owns the memory; `major_collections` None: not known."""
+
+    major_collections: int | None
+
+
+def rule(samples: Samples, scale: Scale, collector: Collector | None) -> Ruling:
+    """Judge at least LEAST_SAMPLES samples."""
+    return _Case(samples, scale, collector).ruling()
+
+
+class _Case:
+    """One series under judgement; the steps share what is measured once."""
+
+    def __init__(self, samples: Samples, scale: Scale, collector: Collector | None) -> None:
+        self.samples, self.scale, self.collector = samples, scale, collector
+        self.floor = measure(samples.t, samples.y, scale, samples.cpu)
+        first, last = end_medians(samples.y)
+        self.level_growth = max(self.floor.growth, last - first)
+        self.census = read_census(samples, self.level_growth) if scale is BYTES else NO_CENSUS
+
+    def ruling(self) -> Ruling:
+        return (
+            self._retention()
+            or self._leak_under_sawtooth()
+            or self._no_floor_growth()
+            or self._slowing_down()
+            or self._steady()
+        )
+
+    def _say(self, status: Status, reason: Reason, floor: Floor | None = None) -> Ruling:
+        return Ruling(status, reason, floor or self.floor, self.floor, self.census)
+
+    def _retention(self) -> Ruling | None:
+        """(a) It is free memory that grows, or that makes the level."""
+        grown = self.level_growth
+        used, spare = self.census.in_use_growth, self.census.free_growth
+        least = self.floor.least_growth
+        if grown >= least and used is not None and spare is not None:
+            if spare >= 0.5 * grown and used <= 0.35 * grown:
+                return self._say("retention", "retention-growing")
+        elif grown < least and (free := self.census.free_bytes) is not None:
+            resident = end_medians(self.samples.y)[1]
+            if free > LEAST_RETENTION_BYTES and free >= LEAST_RETENTION_SHARE * resident:
+                return self._say("retention", "retention-level")
+        return None
+
+    def _leak_under_sawtooth(self) -> Ruling | None:
+        """(b) Resident memory swings, the bytes in use have a steady floor."""
+        in_use, used = self.samples.in_use, self.census.in_use_growth
+        if in_use is None or used is None or self.floor.big_drops == 0:
+            return None
+        known = np.isfinite(in_use)
+        least = max(self.floor.least_growth / 2, 0.5 * self.floor.growth)
+        if np.count_nonzero(known) < LEAST_SAMPLES or used < least:
+            return None
+        floor = measure(self.samples.t[known], in_use[known], self.scale)
+        if floor.growth >= least and floor.rate_low > 0 and goes_on(floor, 0.7):
+            return self._say("leak", "steady-in-use", floor)
+        return None
+
+    def _no_floor_growth(self) -> Ruling | None:
+        """(c) The floor does not grow."""
+        y, least = self.samples.y, self.floor.least_growth
+        if self.floor.growth >= least:
+            return None
+        if float(np.ptp(y)) <= max(2 * least, 0.02 * float(np.median(y))):
+            return self._say("stable", "flat")
+        if _rises_late(y, least):
+            return self._say("undecided", "late-rise")
+        return self._say("bounded", "falls-back")
+
+    def _slowing_down(self) -> Ruling | None:
+        """(d) Growth has stopped, or (e) it slows down; (h) unless the last half is steady."""
+        floor, q3 = self.floor, self.floor.last_third_ratio
+        slows = floor.last_third_z <= -1
+        if q3 is None or q3 <= 0.3:
+            settled = slows and floor.effective_events >= 8 and floor.worked_while_quiet
+            if (floor.quiet_chance <= 0.05 or settled) and not self._tail_still_grows():
+                return self._steady_tail() or self._say("bounded", "saturated")
+            return self._steady_tail() or self._say("undecided", "quiet")
+        if slows and q3 < 0.9:
+            return self._steady_tail() or self._say("undecided", "decelerating")
+        return None
+
+    def _steady(self) -> Ruling:
+        """(f) The floor rises evenly to the end; (g) or it does so unevenly."""
+        if not steady(self.floor):
+            return self._steady_tail() or self._say("undecided", self._why_uneven())
+        veto = self._veto()
+        return self._say("undecided", veto) if veto else self._say("leak", "steady-floor")
+
+    def _why_uneven(self) -> Reason:
+        if self.floor.effective_events < LEAST_EVENTS:
+            return "few-events"
+        return "few-periods" if self.floor.blocks < 5 else "bursty"
+
+    def _tails(self) -> Iterator[Floor]:
+        """The last three quarters and the last half by themselves."""
+        samples = self.samples
+        for start in (samples.t.size // 4, samples.t.size // 2):
+            if samples.t.size - start >= LEAST_SAMPLES:
+                cpu = None if samples.cpu is None else samples.cpu[start:]
+                yield measure(samples.t[start:], samples.y[start:], self.scale, cpu)
+
+    def _tail_still_grows(self) -> bool:
+        """Growth that has stopped leaves a tail that is level, or has stopped itself."""
+        return any(
+            tail.growth >= tail.least_growth
+            and tail.last_third_ratio is not None
+            and tail.last_third_ratio > 0.3
+            for tail in self._tails()
+        )
+
+    def _steady_tail(self) -> Ruling | None:
+        """(h) A tail by itself, where a warm-up precedes a steady rise."""
+        for tail in self._tails():
+            rises = (
+                tail.growth >= 2 * tail.least_growth
+                and tail.positive_share >= 0.5
+                and tail.rate_low > 0
+                and tail.fallback_share <= MOST_FALLBACK
+                and goes_on(tail, 0.9)
+            )
+            if rises and not self._veto():
+                return self._say("leak", "steady-tail", tail)
+        return None
+
+    def _veto(self) -> Reason | None:
+        """Why a steady rise is no leak yet."""
+        floor = self.floor
+        if undecidable_yet(self.samples, floor, self.collector):
+            return "managed-runtime"
+        used = self.census.in_use_growth
+        if self.census.covers_growth and used is not None and used < 0.3 * floor.growth:
+            return "census-disagrees"
+        return None
+
+
+def undecidable_yet(samples: Samples, floor: Floor, collector: Collector | None) -> bool:
+    """Whether a garbage collector may still be letting garbage pile up."""
+    if collector is None or samples.window_seconds >= MANAGED_WINDOW_SECONDS:
+        return False
+    seen = collector.major_collections
+    return (floor.big_drops if seen is None else seen) < LEAST_COLLECTIONS
+
+
+def goes_on(floor: Floor, least_ratio: float) -> bool:
+    """Whether the last third grows as the whole does."""
+    q3 = floor.last_third_ratio
+    return q3 is not None and q3 >= least_ratio and floor.last_third_z > -1
+
+
+def steady(floor: Floor) -> bool:
+    """Whether the floor rises evenly, in several events, to the end of the window."""
+    q3, top = floor.last_third_ratio, floor.top_share
+    return (
+        q3 is not None
+        and top is not None
+        and q3 >= 0.7
+        and floor.rate_low > 0
+        and floor.positive_share >= 0.2
+        and top <= max(0.5, 2.1 / len(floor.increments))
+        and floor.effective_events >= LEAST_EVENTS
+        and floor.fallback_share <= MOST_FALLBACK
+        and floor.longest_rest_share <= MOST_REST
+    )
+
+
+def _rises_late(y: Floats, least: float) -> bool:
+    """Whether the last samples all lie above what was seen before."""
+    before, last = y[: -max(1, y.size // 12)], y[-max(2, y.size // 24) :]
+    return float(last.min()) >= float(np.percentile(before, 98)) + least
