@@ -22,6 +22,9 @@ TICKS_PER_SECOND = 100.0
 SMOOTHED_SAMPLES = 5
 SHORTEST_RUN_SECONDS = 5.0
 LEAST_SEPARATION = 2.5
+# Two levels that differ by less are one level and its jitter, however sharp their clusters.
+LEAST_CONTRAST = 1.5
+LEAST_TICKS = 0.3
 LEAST_SHARE = 0.1
 LEAST_EPISODES = 3
 LEAST_EPISODE_SECONDS = 10.0
@@ -99,12 +102,15 @@ def _from_cpu(t: Floats, cpu: Floats) -> Segments | None:
     spans = np.diff(t)
     if spans.size < 2 * SMOOTHED_SAMPLES:
         return None
-    use = np.log1p(_smooth(np.diff(cpu) / spans * TICKS_PER_SECOND))
+    ticks = _smooth(np.diff(cpu) / spans * TICKS_PER_SECOND)
+    use = np.log1p(ticks)
     threshold = _otsu(use)
     if threshold is None:
         return None
     active = use > threshold
     separation = _ashman(use[active], use[~active])
+    if float(ticks[active].mean()) < LEAST_CONTRAST * float(ticks[~active].mean()) + LEAST_TICKS:
+        return None
     active = _without_short_runs(active, spans)
     share = float(spans[active].sum() / spans.sum())
     found = Segments(_episodes(active, t), "cpu", separation)

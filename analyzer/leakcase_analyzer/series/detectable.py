@@ -62,4 +62,5 @@ def _called(g: Floats, floor: Floor, scale: Scale) -> NDArray[np.bool_]:
     error = np.hypot(spread_error(g, floor.block_seconds), floor.end_error)
     # Under a leak a sawtooth may come out in as few as four blocks: three quarters of the window.
     seen = 0.75 * (blocks + 1) / blocks if floor.big_drops >= 3 else 1.0
-    return called & (seen * growth >= floor.least_growth) & (mean / floor.block_seconds > error)
+    called &= (seen * growth >= floor.least_growth) & (mean / floor.block_seconds > error)
+    return called

@@ -28,7 +28,9 @@ from leakcase_analyzer.series.persistence import (
     steady,
     undecidable_yet,
 )
-from leakcase_analyzer.series.samples import Samples, clean
+from leakcase_analyzer.series.samples import Samples, SeriesError, clean
+
+__all__ = ["Census", "Floor", "Growth", "Reason", "SeriesError", "Status", "judge"]
 
 # The window whose figures of merit are known best.
 FULL_WINDOW_SECONDS = 120.0

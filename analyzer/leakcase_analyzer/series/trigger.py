@@ -20,6 +20,7 @@ from leakcase_analyzer.series.samples import Floats, clean
 When: TypeAlias = Literal["active", "idle", "constant", "unknown"]
 
 STATES: tuple[State, State] = ("active", "idle")
+LEAST_SAMPLES = 24
 LEAST_RATIO = 2.0
 SIGNIFICANT = 0.05
 LEAST_BYTES_PER_SECOND = 1024.0
@@ -60,49 +61,60 @@ def trigger(
     it is not known yet.
     """
     samples = clean(t_seconds, y)
-    if found is None or samples.t.size < 24:
-        return UNKNOWN
     size = samples.y.size
+    if found is None or size < LEAST_SAMPLES:
+        return UNKNOWN
     floor = np.minimum.accumulate(samples.y[::-1])[::-1][: size - max(1, size // 12)]
-    t, steps = samples.t[: floor.size], np.diff(floor)
+    t = samples.t[: floor.size]
+    least = LEAST_BYTES_PER_SECOND if unit == "bytes" else LEAST_COUNT_PER_SECOND
+    whole = _compare(t, floor, found, least)
+    if whole.when != "unknown":
+        return whole
+    # A warm-up in the first episode can drown what the others show.
+    part = size // 4
+    later = _compare(t[part:], floor[part:], found, least)
+    return whole if later.when == "unknown" else later
+
+
+def _compare(t: Floats, floor: Floats, found: Segments, least: float) -> Trigger:
+    spans, steps = np.diff(t), np.diff(floor)
     masks = {state: _mask(t, found, state) for state in STATES}
-    spans = np.diff(t)
     time = {state: float(spans[mask].sum()) for state, mask in masks.items()}
     if min(time.values()) <= 0:
         return UNKNOWN
     rate = {state: float(steps[mask].sum()) / time[state] for state, mask in masks.items()}
     pieces = {state: _piece_rates(t, floor, found, state) for state in STATES}
-    counts = {state: found.count(state) for state in STATES}
+    counts = {state: pieces[state].size for state in STATES}
     more: State = "active" if rate["active"] >= rate["idle"] else "idle"
     less: State = "idle" if more == "active" else "active"
     p_welch = _welch(pieces[more], pieces[less])
-    p_shift = None
-    if min(counts.values()) >= LEAST_EPISODES:
+    if found.source == "cpu" or min(found.count(state) for state in STATES) >= LEAST_EPISODES:
         p_shift = _shift(steps, spans, masks[more], masks[less])
-    least = LEAST_BYTES_PER_SECOND if unit == "bytes" else LEAST_COUNT_PER_SECOND
-    when = _decide(more, rate[more], rate[less], least, p_shift, p_welch)
+        credible = min(counts.values()) >= LEAST_EPISODES and p_shift < SIGNIFICANT
+    else:
+        # Growth that merely slows down is stronger in whichever state came first.
+        p_shift, credible = None, _last(masks[more]) > _first(masks[less])
+    sure = credible and p_welch is not None and p_welch < SIGNIFICANT
+    when = _decide(more, rate[more], rate[less], least, sure)
     return Trigger(
         when, rate["active"], rate["idle"], p_shift, p_welch, counts["active"], counts["idle"]
     )
 
 
-def _decide(
-    more: State,
-    high: float,
-    low: float,
-    least: float,
-    p_shift: float | None,
-    p_welch: float | None,
-) -> When:
+def _first(mask: NDArray[np.bool_]) -> int:
+    return int(np.flatnonzero(mask)[0])
+
+
+def _last(mask: NDArray[np.bool_]) -> int:
+    return int(np.flatnonzero(mask)[-1])
+
+
+def _decide(more: State, high: float, low: float, least: float, sure: bool) -> When:
     if high < least:
         return "unknown"
-    contrast = high >= LEAST_RATIO * max(low, 0.0)
-    sure = p_welch is not None and p_welch < SIGNIFICANT
-    if contrast and sure and (p_shift is None or p_shift < SIGNIFICANT):
-        return more
-    if not contrast and low >= least:
-        return "constant"
-    return "unknown"
+    if high >= LEAST_RATIO * max(low, 0.0):
+        return more if sure else "unknown"
+    return "constant" if low >= least else "unknown"
 
 
 def _mask(t: Floats, found: Segments, state: State) -> NDArray[np.bool_]:
@@ -146,7 +158,8 @@ def _shift(steps: Floats, spans: Floats, high: NDArray[np.bool_], low: NDArray[n
 
     def rates(mask: NDArray[np.bool_]) -> Floats:
         time = under_every_shift(spans, mask)
-        return under_every_shift(steps, mask) / np.maximum(time, spans.min())
+        per_second: Floats = under_every_shift(steps, mask) / np.maximum(time, spans.min())
+        return per_second
 
     contrast = rates(high) - rates(low)
     tolerance = 1e-9 * float(np.abs(contrast).max())
