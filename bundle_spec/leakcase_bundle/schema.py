@@ -9,6 +9,7 @@ travels as differences, which is what makes a day of samples small.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import re
 import typing
 from collections.abc import Mapping
@@ -21,10 +22,15 @@ from .vocabulary import VOCABULARIES, WORD_PATTERN, is_word
 
 #: The reserved keys of every record's map.
 KIND_KEY = "record"
-VERSION_KEY = "version"
+VERSION_KEY = "record_version"
+#: The column that every series has: when each of its samples was taken.
+TIME_COLUMN = "taken_ns"
 
 _KIND_PATTERN = re.compile(r"[a-z][a-z0-9_.]{0,47}\Z")
-_INT_LIMIT = 1 << 63
+#: Integers are signed and of 64 bits: what a column of numpy or of a database can hold.
+INT_MIN = -(1 << 63)
+INT_MAX = (1 << 63) - 1
+_COLUMN_TYPES = frozenset((int, type(None)))
 
 R = TypeVar("R")
 
@@ -55,13 +61,17 @@ class FieldSpec:
 
 @dataclasses.dataclass(frozen=True)
 class RecordSpec:
-    """A kind of record: its name in the file, its version, its class and its fields."""
+    """A kind of record: its name in the file, its version, its class and its fields.
+
+    A series is a record of columns only; the first is `taken_ns`.
+    """
 
     kind: str
     version: int
     cls: type[Any]
     fields: tuple[FieldSpec, ...]
     meaning: str
+    is_series: bool
 
 
 _SPECS: dict[str, RecordSpec] = {}
@@ -94,8 +104,12 @@ def record(kind: str, version: int = 1) -> Callable[[type[R]], type[R]]:
         made = dataclasses.dataclass(frozen=True)(cls)
         hints = typing.get_type_hints(made)
         fields = tuple(_field_spec(f, hints[f.name]) for f in dataclasses.fields(made))  # type: ignore[arg-type]
-        meaning = (made.__doc__ or "").strip()
-        spec = RecordSpec(kind, version, made, fields, meaning)
+        assert not {KIND_KEY, VERSION_KEY} & {f.name for f in fields}, kind
+        is_series = any(f.shape == "column" for f in fields)
+        if is_series:
+            assert fields[0].name == TIME_COLUMN and {f.shape for f in fields} == {"column"}, kind
+        meaning = inspect.cleandoc(made.__doc__ or "")
+        spec = RecordSpec(kind, version, made, fields, meaning, is_series)
         _SPECS[kind] = _KINDS[made] = spec
         return made
 
@@ -105,6 +119,11 @@ def record(kind: str, version: int = 1) -> Callable[[type[R]], type[R]]:
 def record_kinds() -> dict[str, RecordSpec]:
     """All registered kinds by name, in the order of their declaration."""
     return dict(_SPECS)
+
+
+def spec_of_kind(kind: str) -> Optional[RecordSpec]:
+    """The spec of a kind's name, or None where it is not known."""
+    return _SPECS.get(kind)
 
 
 def spec_of(cls_or_record: Any) -> RecordSpec:
@@ -119,9 +138,10 @@ def spec_of(cls_or_record: Any) -> RecordSpec:
 def _field_spec(field: dataclasses.Field[Any], hint: Any) -> FieldSpec:
     inner, optional = _strip_optional(hint)
     shape = field.metadata.get("shape", "one")
-    if typing.get_origin(inner) in (list, list):
-        inner, _ = _strip_optional(typing.get_args(inner)[0])
+    if typing.get_origin(inner) is list:
+        inner, may_be_nil = _strip_optional(typing.get_args(inner)[0])
         shape = "list" if shape == "one" else shape
+        assert may_be_nil == (shape == "column"), field.name
     vocabulary = field.metadata.get("vocabulary")
     token = inner if isinstance(inner, type) and issubclass(inner, Token) else None
     if vocabulary is not None:
@@ -156,40 +176,76 @@ def to_map(item: Any) -> dict[str, Any]:
     """
     spec = spec_of(item)
     out: dict[str, Any] = {KIND_KEY: spec.kind, VERSION_KEY: spec.version}
+    samples = _samples(spec, item) if spec.is_series else 0
     for field in spec.fields:
         value = getattr(item, field.name)
         if value is None:
-            if not (field.optional or field.shape == "column"):
+            if not field.optional:
                 raise SpecViolation(f"{spec.kind}.{field.name} must not be absent")
-            continue
-        if field.shape == "one":
-            _check_scalar(spec, field, value)
+        elif field.shape == "one":
+            if not _may_be_written(field, value):
+                raise _refusal(spec, field, value)
             out[field.name] = value
+        elif type(value) is not list:
+            raise _refusal(spec, field, value)
+        elif field.shape == "list":
+            out[field.name] = _checked_list(spec, field, value)
         else:
-            for element in value:
-                if element is not None:
-                    _check_scalar(spec, field, element)
-            out[field.name] = deltas(value) if field.shape == "column" else list(value)
+            out[field.name] = _checked_column(spec, field, value, samples)
     return out
 
 
-def _check_scalar(spec: RecordSpec, field: FieldSpec, value: Any) -> None:
-    if field.token is not None:
-        good = isinstance(value, field.token) and value.is_well_formed()
-    elif field.vocabulary is not None:
-        good = isinstance(value, str) and is_word(field.vocabulary, value)
-    elif field.scalar == "int":
-        good = type(value) is int and -_INT_LIMIT <= value < _INT_LIMIT
-    elif field.scalar == "bool":
-        good = type(value) is bool
-    else:
-        good = type(value) is bytes and len(value) <= MAX_TOKEN_LENGTH
-    if not good:
-        # The value itself may be a secret that redaction missed: never put it in the message.
+def _samples(spec: RecordSpec, item: Any) -> int:
+    times = getattr(item, TIME_COLUMN)
+    if not times or None in times:
+        raise SpecViolation(f"{spec.kind}.{TIME_COLUMN} must hold a time for every sample")
+    return len(times)
+
+
+def _checked_list(spec: RecordSpec, field: FieldSpec, values: list[Any]) -> list[Any]:
+    for value in values:
+        if not _may_be_written(field, value):
+            raise _refusal(spec, field, value)
+    if field.token is not None and not field.token.may_stand_together(values):
+        raise SpecViolation(f"{spec.kind}.{field.name} refuses a value for its place in the list")
+    return list(values)
+
+
+def _checked_column(
+    spec: RecordSpec, field: FieldSpec, values: list[Any], samples: int
+) -> list[Optional[int]]:
+    if len(values) != samples:
         raise SpecViolation(
-            f"{spec.kind}.{field.name} refuses a value of type {type(value).__name__}: "
-            f"the field's class is {field.vocabulary or field.scalar}"
+            f"{spec.kind}.{field.name} holds {len(values)} values for {samples} samples"
         )
+    for value in values:
+        if value is not None and not _may_be_written(field, value):
+            raise _refusal(spec, field, value)
+    differences = deltas(values)
+    for difference in differences:
+        if difference is not None and not INT_MIN <= difference <= INT_MAX:
+            raise SpecViolation(f"{spec.kind}.{field.name} jumps further than an integer reaches")
+    return differences
+
+
+def _may_be_written(field: FieldSpec, value: Any) -> bool:
+    if field.token is not None:
+        return isinstance(value, field.token) and value.is_well_formed()
+    if field.vocabulary is not None:
+        return isinstance(value, str) and is_word(field.vocabulary, value)
+    if field.scalar == "int":
+        return type(value) is int and INT_MIN <= value <= INT_MAX
+    if field.scalar == "bool":
+        return type(value) is bool
+    return type(value) is bytes and len(value) <= MAX_TOKEN_LENGTH
+
+
+def _refusal(spec: RecordSpec, field: FieldSpec, value: Any) -> SpecViolation:
+    # The value itself may be a secret that redaction missed: never put it in the message.
+    return SpecViolation(
+        f"{spec.kind}.{field.name} refuses a value of type {type(value).__name__}: "
+        f"the field's class is {field.vocabulary or field.scalar}"
+    )
 
 
 def deltas(values: list[Optional[int]]) -> list[Optional[int]]:
@@ -206,75 +262,75 @@ def deltas(values: list[Optional[int]]) -> list[Optional[int]]:
 
 
 def undo_deltas(values: list[Optional[int]]) -> list[Optional[int]]:
-    """The inverse of `deltas`."""
-    if None not in values:
-        return list(accumulate(typing.cast(list[int], values)))
-    out: list[Optional[int]] = []
-    last = 0
-    for value in values:
-        if value is None:
-            out.append(None)
-        else:
-            last += value
-            out.append(last)
-    return out
+    """The inverse of `deltas`. Raises Damaged where a sum leaves the range of integers."""
+    known = [value for value in values if value is not None] if None in values else values
+    sums = list(accumulate(typing.cast("list[int]", known)))
+    if sums and (min(sums) < INT_MIN or max(sums) > INT_MAX):
+        raise Damaged("a column leaves the range of integers")
+    if known is values:
+        return typing.cast("list[Optional[int]]", sums)
+    rest = iter(sums)
+    return [None if value is None else next(rest) for value in values]
 
 
 # --- reading ------------------------------------------------------------------------------------
 
 
 def from_map(raw: Mapping[str, Any]) -> Optional[Any]:
-    """The record of a map, or None where its kind is unknown; unknown fields are ignored.
+    """The record of a map, or None where its kind, or its version of it, is not known yet.
 
-    Raises Damaged where a known field holds something else than its spec says.
+    Unknown fields are ignored. Raises Damaged where a known field holds something else than its
+    spec says.
     """
     kind = raw.get(KIND_KEY)
     version = raw.get(VERSION_KEY)
     if not (isinstance(kind, str) and _KIND_PATTERN.match(kind) and type(version) is int):
         raise Damaged("a record has no kind or no version")
     spec = _SPECS.get(kind)
-    if spec is None:
+    if spec is None or version > spec.version:
         return None
+    if version < spec.version:
+        raise Damaged(f"a record of kind {kind} has a version that never was")
     values: dict[str, Any] = {}
-    length: Optional[int] = None
     for field in spec.fields:
         value = raw.get(field.name)
-        if value is None:
-            if not (field.optional or field.shape == "column"):
-                raise Damaged(f"{kind}.{field.name} is missing")
-            values[field.name] = None
-            continue
-        values[field.name] = _read_value(kind, field, value)
-        if field.shape == "column":
-            if length not in (None, len(value)):
-                raise Damaged(f"the columns of a {kind} record differ in length")
-            length = len(value)
+        if value is not None:
+            value = _read_value(kind, field, value)
+        elif not field.optional:
+            raise Damaged(f"{kind}.{field.name} is missing")
+        values[field.name] = value
+    if spec.is_series:
+        times = values[TIME_COLUMN]
+        if not times or None in times:
+            raise Damaged(f"{kind}.{TIME_COLUMN} lacks the time of a sample")
+        if any(v is not None and len(v) != len(times) for v in values.values()):
+            raise Damaged(f"the columns of a {kind} record differ in length")
     return spec.cls(**values)
 
 
 def _read_value(kind: str, field: FieldSpec, value: Any) -> Any:
     if field.shape == "one":
         return _read_scalar(kind, field, value)
-    if not isinstance(value, list):
+    if type(value) is not list:
         raise Damaged(f"{kind}.{field.name} is not a list")
     if field.shape == "column":
-        if not all(v is None or (type(v) is int) for v in value):
+        if not _COLUMN_TYPES.issuperset(map(type, value)):
             raise Damaged(f"{kind}.{field.name} holds something else than integers")
         return undo_deltas(value)
-    return [None if v is None else _read_scalar(kind, field, v) for v in value]
+    return [_read_scalar(kind, field, element) for element in value]
 
 
 def _read_scalar(kind: str, field: FieldSpec, value: Any) -> Any:
     if field.token is not None:
         # Grammar is not enforced on reading (a newer minor format may widen it), but control
         # characters are never passed on to a terminal or a page.
-        if isinstance(value, str) and len(value) <= MAX_TOKEN_LENGTH and value.isprintable():
+        if type(value) is str and len(value) <= MAX_TOKEN_LENGTH and value.isprintable():
             return field.token(value)
     elif field.vocabulary is not None:
-        if isinstance(value, str) and WORD_PATTERN.match(value):
+        if type(value) is str and WORD_PATTERN.match(value):
             return value
     elif field.scalar == "int":
-        if type(value) is int:
+        if type(value) is int and INT_MIN <= value <= INT_MAX:
             return value
     elif field.scalar == "bool":
         if type(value) is bool:
