@@ -31,7 +31,7 @@ VOCABULARIES: dict[str, frozenset[str]] = {
         """smaps smaps_rollup maps fd fdinfo task net cgroup kmsg environ exe cmdline pressure
         package-database elf nvidia-smi drm schedstat meminfo limits namespace other"""
     ),
-    "loss": _words("ticks regions descriptors threads sockets records rows"),
+    "loss": _words("ticks regions descriptors threads sockets records rows frames"),
     "event": _words(
         "exec exit zombie stopped continued interrupted back-off clock-step target-frozen"
     ),
@@ -43,9 +43,9 @@ VOCABULARIES: dict[str, frozenset[str]] = {
         "running sleeping disk-sleep stopped tracing-stop zombie dead idle other"
     ),
     "region_kind": _words(
-        """main-heap arena-heap anonymous reserved thread-stack main-stack file-data library-code library-data
-        program-code program-data shared-anonymous shared-file sysv-shared-memory memfd tmpfs-file
-        deleted-file jit-code gpu-device device huge-pages vdso io-uring other"""
+        """main-heap arena-heap anonymous reserved thread-stack main-stack file-data library-code
+        library-data program-code program-data shared-anonymous shared-file sysv-shared-memory memfd
+        tmpfs-file deleted-file jit-code gpu-device device huge-pages vdso io-uring other"""
     ),
     "region_source": _words("maps smaps"),
     "elf_type": _words("executable shared-object relocatable core other"),
