@@ -12,13 +12,14 @@ second wall behind the redactor.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from re import Pattern
 from typing import ClassVar
 
 MAX_TOKEN_LENGTH = 512
 
 #: Path components that say nothing about the owner. A component stays only while all before it
-#: stayed, so ``/home/usr/lib`` becomes ``/home/<dir:1>/<dir:2>``.
+#: stayed and none of them is `_OWNED`, so ``/home/usr/lib`` becomes ``/home/<dir:1>/<dir:2>``.
 SYSTEM_COMPONENTS: frozenset[str] = frozenset(
     """
     bin boot dev etc home lib lib32 lib64 libx32 media mnt opt proc root run sbin snap srv sys tmp
@@ -34,7 +35,7 @@ SYSTEM_COMPONENTS: frozenset[str] = frozenset(
     """.split()
 )
 
-#: Numbered or versioned components of the same kind: python3.11, 15, user-1000 is NOT one of them.
+#: Numbered or versioned components of the same kind: python3.11, 15; user-1000 is not one of them.
 _SYSTEM_PATTERN = re.compile(
     r"(?:python[23]?\.\d{1,2}|ruby\d?\.?\d{0,2}|perl-?\d\.\d{1,2}|\d{1,2}(?:\.\d{1,2}){0,2}"
     r"|nvidia\d{1,2}|card\d{1,2}|renderD\d{1,3}"
@@ -42,11 +43,30 @@ _SYSTEM_PATTERN = re.compile(
 )
 _PSEUDONYM = r"<(?:dir|file|name|user|host|value|option|peer|anon|unix):\d{1,9}>"
 _BASENAME = r"[A-Za-z0-9_.+@~%,:=-]{1,128}"
+_KERNEL_MAPPING = r"\[(?:heap|stack|vdso|vvar|vvar_vclock|vsyscall|uprobes|sigpage|vectors)\]"
+#: Single-dash words that are options of well-known runtimes; of all others only the first letter
+#: is sure to be a name (``-psecret``).
+SHORT_OPTION_WORDS: frozenset[str] = frozenset(
+    "-jar -cp -classpath -server -client -version -daemon -foreground".split()
+)
+_OPTION = re.compile(
+    rf"(?:--[A-Za-z][A-Za-z0-9_-]{{0,37}}|-[A-Za-z]|{'|'.join(sorted(SHORT_OPTION_WORDS))}"
+    rf"|<value>|<option>|{_PSEUDONYM})\Z"
+)
 
 
-def is_system_component(component: str) -> bool:
-    """Whether a path component is a word of the system rather than of the owner."""
-    return component in SYSTEM_COMPONENTS or _SYSTEM_PATTERN.match(component) is not None
+#: Below these everything is the owner's, whatever it is called: a user may be named "server".
+_OWNED = frozenset("home root srv media mnt opt tmp shm".split())
+
+
+def public_components(components: Sequence[str]) -> int:
+    """How many leading components of a path are words of the system rather than of the owner."""
+    for position, component in enumerate(components):
+        if component not in SYSTEM_COMPONENTS and not _SYSTEM_PATTERN.match(component):
+            return position
+        if component in _OWNED:
+            return position + 1
+    return len(components)
 
 
 class Token(str):
@@ -60,6 +80,11 @@ class Token(str):
         """Whether the token obeys its class's grammar; the writer refuses one that does not."""
         return len(self) <= MAX_TOKEN_LENGTH and self.grammar.match(self) is not None
 
+    @classmethod
+    def may_stand_together(cls, tokens: Sequence[str]) -> bool:
+        """Whether well-formed tokens may stand in one list in this order."""
+        return True
+
 
 class PathToken(Token):
     """A path whose private components are pseudonyms, or a bare module basename."""
@@ -67,11 +92,10 @@ class PathToken(Token):
     field_class = "path"
     meaning = (
         "System prefixes and the basenames of modules stay; other components are pseudonyms "
-        "(`/home/<dir:1>/<file:2>`). Kernel names in brackets (`[heap]`) stay."
+        "(`/home/<dir:1>/<file:2>`). The kernel's own names of mappings (`[heap]`) stay."
     )
     grammar = re.compile(
-        rf"(?:\[[a-z_:. ]{{1,40}}\]|(?:/(?:{_PSEUDONYM}|{_BASENAME}))+|/"
-        rf"|{_BASENAME}|{_PSEUDONYM})\Z"
+        rf"(?:{_KERNEL_MAPPING}|(?:/(?:{_PSEUDONYM}|{_BASENAME}))+|/|{_BASENAME}|{_PSEUDONYM})\Z"
     )
 
     def is_well_formed(self) -> bool:
@@ -79,13 +103,10 @@ class PathToken(Token):
             return False
         if not self.startswith("/"):
             return True
-        allowed = True
-        for component in self.split("/")[1:-1]:
-            if component.startswith("<"):
-                allowed = False
-            elif not (allowed and is_system_component(component)):
-                return False
-        return True
+        directories = self.split("/")[1:-1]
+        public = public_components(directories)
+        # Behind the public prefix only pseudonyms may stand, and nothing public after one.
+        return all(component.startswith("<") for component in directories[public:])
 
 
 class NameToken(Token):
@@ -130,16 +151,21 @@ class AddressToken(Token):
 
 
 class ArgumentToken(Token):
-    """One argument: argv[0]'s basename, an option's name, or a placeholder."""
+    """One argument: argv[0]'s basename, an option's or setting's name, or a placeholder.
+
+    Only the first of a list may be a bare word: anywhere else it would be an option's value.
+    """
 
     field_class = "arguments"
     meaning = (
         "argv[0]'s basename where it names the program, option names (`--port`), and `<value>` "
-        "for everything else."
+        "for everything else. Alone: the name of an allow-listed setting."
     )
-    grammar = re.compile(
-        rf"(?:--?[A-Za-z][A-Za-z0-9_-]{{0,39}}|<value>|<option>|{_PSEUDONYM}|{_BASENAME})\Z"
-    )
+    grammar = re.compile(rf"(?:<value>|<option>|{_PSEUDONYM}|{_BASENAME})\Z")
+
+    @classmethod
+    def may_stand_together(cls, tokens: Sequence[str]) -> bool:
+        return all(_OPTION.match(token) for token in tokens[1:])
 
 
 class EnvironmentToken(Token):
