@@ -5,7 +5,6 @@ from __future__ import annotations
 import zlib
 from typing import Callable, NamedTuple
 
-from .encoding import MAX_FRAME_BYTES
 from .errors import CodecMissing, Damaged, LimitExceeded
 
 try:
@@ -15,6 +14,8 @@ except ImportError:  # A zipapp cannot load C extensions, and some hosts have no
 
 ZLIB = 1
 ZSTD = 2
+
+_MAX_WINDOW_BYTES = 8 << 20
 
 #: Levels that keep a second of samples far below a millisecond of CPU.
 _ZSTD_LEVEL = 9
@@ -37,28 +38,32 @@ def _zstd_decompress(stored: bytes, raw_bytes: int) -> bytes:
             "this case is compressed with zstd, which Python cannot load here: "
             "install the package 'zstandard'"
         )
-    decompressor = zstandard.ZstdDecompressor(max_window_size=8 * MAX_FRAME_BYTES)
+    decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW_BYTES)
     try:
-        # Streaming: the size that the zstd header claims is never allocated on trust.
+        # Streaming: the size that the zstd header claims is never allocated on trust. RFC 8878
+        # (3.1.1.1.2) recommends that decoders support windows of 8 MiB; more is refused.
         with decompressor.stream_reader(stored, read_across_frames=False) as stream:
             return _exactly(stream.read(raw_bytes + 1), raw_bytes)
     except zstandard.ZstdError as error:
-        raise Damaged("a frame does not decompress") from error
+        raise Damaged("it does not decompress") from error
 
 
 def _zlib_decompress(stored: bytes, raw_bytes: int) -> bytes:
     engine = zlib.decompressobj()
     try:
-        return _exactly(engine.decompress(stored, raw_bytes + 1), raw_bytes)
+        content = _exactly(engine.decompress(stored, raw_bytes + 1), raw_bytes)
     except zlib.error as error:
-        raise Damaged("a frame does not decompress") from error
+        raise Damaged("it does not decompress") from error
+    if not engine.eof or engine.unused_data:
+        raise Damaged("its body is not one compressed stream")
+    return content
 
 
 def _exactly(content: bytes, raw_bytes: int) -> bytes:
     if len(content) > raw_bytes:
-        raise LimitExceeded("a frame decompresses to more than it declares")
+        raise LimitExceeded("it decompresses to more than it declares")
     if len(content) < raw_bytes:
-        raise Damaged("a frame decompresses to less than it declares")
+        raise Damaged("it decompresses to less than it declares")
     return content
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgpack
 
-from .errors import Damaged, LimitExceeded
+from .errors import Damaged, LimitExceeded, SpecViolation
 
 #: A frame's content may not be larger than this, nor any array or map longer than its count.
 MAX_FRAME_BYTES = 1 << 20
@@ -20,20 +20,37 @@ MAX_ARRAY_LENGTH = 1 << 16
 MAX_MAP_LENGTH = 256
 MAX_STRING_BYTES = 4096
 
+_PLAIN = frozenset((type(None), bool, int, str, bytes))
+
 _packer = msgpack.Packer(use_bin_type=True)
 
 
 def encode_map(raw: dict[str, Any]) -> bytes:
-    """One record's map as bytes, keys sorted."""
+    """One record's map as bytes, keys sorted. Raises SpecViolation beyond the format's lengths."""
+    if len(raw) > MAX_MAP_LENGTH:
+        raise SpecViolation(f"a record has {len(raw)} fields; the format allows {MAX_MAP_LENGTH}")
+    for key, value in raw.items():
+        if isinstance(value, list) and len(value) > MAX_ARRAY_LENGTH:
+            raise SpecViolation(
+                f"{key} holds {len(value)} values; the format allows {MAX_ARRAY_LENGTH}"
+            )
     packed: bytes = _packer.pack({key: raw[key] for key in sorted(raw)})
+    if len(packed) > MAX_FRAME_BYTES:
+        raise SpecViolation(
+            f"a record takes {len(packed)} bytes; the format allows {MAX_FRAME_BYTES}"
+        )
     return packed
 
 
 def decode_maps(content: bytes) -> Iterator[dict[str, Any]]:
     """The maps of a frame's content, one after another.
 
-    Raises Damaged on anything outside the profile, LimitExceeded on lengths beyond it.
+    Raises Damaged on anything outside the profile, LimitExceeded where `content` is too long.
     """
+    if len(content) > MAX_FRAME_BYTES:
+        raise LimitExceeded(
+            f"a frame holds {len(content)} bytes; the format allows {MAX_FRAME_BYTES}"
+        )
     unpacker = msgpack.Unpacker(
         raw=False,
         strict_map_key=True,
@@ -44,35 +61,29 @@ def decode_maps(content: bytes) -> Iterator[dict[str, Any]]:
         max_map_len=MAX_MAP_LENGTH,
         max_ext_len=0,
     )
-    if len(content) > MAX_FRAME_BYTES:
-        raise LimitExceeded(
-            f"a frame holds {len(content)} bytes; the format allows {MAX_FRAME_BYTES}"
-        )
     unpacker.feed(content)
     while unpacker.tell() < len(content):
-        yield _checked(_next(unpacker))
-
-
-def _next(unpacker: Any) -> Any:
-    try:
-        return unpacker.unpack()
-    except msgpack.exceptions.OutOfData as error:
-        raise Damaged("a record ends before its last field") from error
-    except msgpack.exceptions.StackError as error:
-        raise LimitExceeded("a record is nested deeper than the format allows") from error
-    except (ValueError, RecursionError) as error:  # all of msgpack's own, UnicodeDecodeError too
-        raise Damaged("a record is not valid in the format's msgpack profile") from error
+        try:
+            item = unpacker.unpack()
+        # OutOfData; else all of msgpack's own, and UnicodeDecodeError, are ValueErrors.
+        except (msgpack.exceptions.OutOfData, ValueError, RecursionError) as error:
+            raise _outside_profile() from error
+        yield _checked(item)
 
 
 def _checked(item: Any) -> dict[str, Any]:
-    if not isinstance(item, dict):
-        raise Damaged("something else than a record stands in a frame")
-    for key, value in item.items():
-        if not isinstance(key, str):
-            raise Damaged("a record has a field name that is not a string")
-        if isinstance(value, list):
-            if any(isinstance(v, (list, dict, float)) for v in value):
-                raise Damaged("a record holds a nested or fractional value")
-        elif not (value is None or isinstance(value, (bool, int, str, bytes))):
-            raise Damaged("a record holds a nested or fractional value")
+    if not isinstance(item, dict) or not all(type(key) is str for key in item):
+        raise _outside_profile()
+    for value in item.values():
+        if type(value) is list:
+            if not _PLAIN.issuperset(map(type, value)):
+                raise _outside_profile()
+        elif type(value) not in _PLAIN:
+            raise _outside_profile()
     return item
+
+
+def _outside_profile() -> Damaged:
+    # One sentence for every cause: msgpack's C and Python halves notice nesting, lengths and ends
+    # in different orders, and a case must read the same with either.
+    return Damaged("a record is outside the format's profile of msgpack")

@@ -32,8 +32,9 @@ _PROLOGUE = struct.Struct("<II8sHH")  # skippable magic, size, "leakcase", major
 _PROLOGUE_MAGIC = b"leakcase"
 PROLOGUE_BYTES = _PROLOGUE.size
 
-# skippable magic, size | kind, codec, 0, sequence, records, raw bytes, stored bytes,
-# crc of the body | crc of all before
+# skippable magic, size | kind, codec, major format number, sequence, records, raw bytes,
+# stored bytes, crc of the body | crc of all before. The major number stands in every header, so
+# that a file whose first bytes are lost can still be salvaged by a reader that knows its format.
 _HEADER = struct.Struct("<IIBBHIIIIII")
 HEADER_BYTES = _HEADER.size
 _BODY_WRAP = struct.Struct("<II")
@@ -41,6 +42,7 @@ _BODY_WRAP = struct.Struct("<II")
 #: What a header starts with: where to look for the next frame after damage.
 HEADER_START = struct.pack("<II", _SKIPPABLE_HEADER, HEADER_BYTES - 8)
 
+#: Kinds of frames. A reader passes over a kind that it does not know.
 RECORDS = 1
 LAST = 2
 
@@ -51,6 +53,7 @@ class FrameHeader:
 
     kind: int
     codec: int
+    major: int
     sequence: int
     records: int
     raw_bytes: int
@@ -58,10 +61,10 @@ class FrameHeader:
     body_crc: int
 
 
-def prologue() -> bytes:
+def prologue(minor: int = FORMAT_MINOR) -> bytes:
     """The first bytes of every case."""
     return _PROLOGUE.pack(
-        _SKIPPABLE_PROLOGUE, PROLOGUE_BYTES - 8, _PROLOGUE_MAGIC, FORMAT_MAJOR, FORMAT_MINOR
+        _SKIPPABLE_PROLOGUE, PROLOGUE_BYTES - 8, _PROLOGUE_MAGIC, FORMAT_MAJOR, minor
     )
 
 
@@ -91,7 +94,7 @@ def pack_frame(codec: Codec, kind: int, sequence: int, records: int, content: by
     if codec.number == ZLIB:
         body = _BODY_WRAP.pack(_SKIPPABLE_BODY, len(body)) + body
     header = _HEADER.pack(
-        _SKIPPABLE_HEADER, HEADER_BYTES - 8, kind, codec.number, 0, sequence, records,
+        _SKIPPABLE_HEADER, HEADER_BYTES - 8, kind, codec.number, FORMAT_MAJOR, sequence, records,
         len(content), len(body), zlib.crc32(body), 0,
     )  # fmt: skip
     return header[:-4] + struct.pack("<I", zlib.crc32(header[:-4])) + body
@@ -100,14 +103,17 @@ def pack_frame(codec: Codec, kind: int, sequence: int, records: int, content: by
 def read_header(raw: bytes) -> Optional[FrameHeader]:
     """The header in `raw` (HEADER_BYTES long), or None where there is none.
 
-    Raises LimitExceeded where an intact header declares more than the format allows.
+    Raises Damaged where an intact header is of another major format, LimitExceeded where it
+    declares more than the format allows.
     """
     if len(raw) < HEADER_BYTES or not raw.startswith(HEADER_START):
         return None
     fields = _HEADER.unpack_from(raw)
     if zlib.crc32(raw[: HEADER_BYTES - 4]) != fields[10]:
         return None
-    header = FrameHeader(fields[2], fields[3], *fields[5:10])
+    header = FrameHeader(*fields[2:10])
+    if header.major != FORMAT_MAJOR:
+        raise Damaged(f"a frame is of format {header.major}, in a case of format {FORMAT_MAJOR}")
     if header.raw_bytes > MAX_FRAME_BYTES or header.stored_bytes > MAX_STORED_BYTES:
         raise LimitExceeded("a frame declares more bytes than the format allows")
     if header.records > MAX_RECORDS_PER_FRAME:
@@ -118,17 +124,17 @@ def read_header(raw: bytes) -> Optional[FrameHeader]:
 def unpack_body(header: FrameHeader, body: bytes) -> bytes:
     """The content of a frame. Raises Damaged, LimitExceeded or CodecMissing."""
     if len(body) != header.stored_bytes:
-        raise Damaged("the case ends in the middle of a frame")
+        raise Damaged("the file ends in the middle of it")
     if zlib.crc32(body) != header.body_crc:
-        raise Damaged("a frame's checksum does not match its bytes")
+        raise Damaged("its checksum does not match its bytes")
     codec = CODECS.get(header.codec)
     if codec is None:
-        raise Damaged("a frame is compressed in an unknown way")
+        raise Damaged("it is compressed in an unknown way")
     if codec.number == ZLIB:
         if len(body) < _BODY_WRAP.size or _BODY_WRAP.unpack_from(body) != (
             _SKIPPABLE_BODY,
             len(body) - _BODY_WRAP.size,
         ):
-            raise Damaged("a frame's body is not wrapped as the format says")
+            raise Damaged("its body is not wrapped as the format says")
         body = body[_BODY_WRAP.size :]
     return codec.decompress(body, header.raw_bytes)

@@ -24,10 +24,19 @@ _MAX_STEPS = 64
 def migrate(
     raw: dict[str, Any], migrations: Mapping[tuple[str, int], Migration] = MIGRATIONS
 ) -> dict[str, Any]:
-    """The map after every step that applies to it."""
+    """The map after every step that applies to it.
+
+    Raises Damaged where a step cannot take the map: what it holds is not what its version says.
+    """
     for _ in range(_MAX_STEPS):
-        step = migrations.get((raw.get(KIND_KEY), raw.get(VERSION_KEY)))  # type: ignore[arg-type]
+        kind, version = raw.get(KIND_KEY), raw.get(VERSION_KEY)
+        if not (isinstance(kind, str) and type(version) is int):
+            return raw  # `from_map` says what is wrong with it.
+        step = migrations.get((kind, version))
         if step is None:
             return raw
-        raw = step(dict(raw))
+        try:
+            raw = step(dict(raw))
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise Damaged(f"a record of kind {kind} does not fit its version") from error
     raise Damaged("a record's migrations do not come to an end")
