@@ -18,13 +18,14 @@ NS_PER_HOUR = 3600 * NS_PER_SECOND
 _LEAST_SAMPLES = 12
 _LEAST_GROWTH_BYTES = 128 << 10
 _LEAST_GROWTH_SHARE = 0.002
-#: Fast: at this rate the memory in use would double, or the limit be reached, within a day.
-_FAST_NS = 24 * NS_PER_HOUR
+#: Fast: at this rate the memory in use would double, or the limit be reached, so soon. (A look of
+#: two minutes sees no growth that needs more than half a day to double a process.)
+_FAST_NS = 4 * NS_PER_HOUR
 
 _SENTENCES = {
     "not-growing": "not growing: high but steady use, or the growth is slower than this look sees",
     "growing-slowly": "growing slowly: a leak, or a cache that still fills",
-    "growing-fast": "growing fast: it doubles, or meets its limit, within a day at this rate",
+    "growing-fast": "growing fast: it doubles, or meets its limit, within four hours at this rate",
     "mostly-in-swap": "mostly in swap: capture what you need before anybody restarts it",
     "too-short": "too short a look to say whether it grows",
 }

@@ -29,7 +29,7 @@ from leakcase_bundle.strings import (
     SymbolToken,
     UserToken,
     VersionToken,
-    is_system_component,
+    public_components,
 )
 
 from .settings_allowlist import reduce_value
@@ -78,22 +78,17 @@ class Redactor:
         raw = raw[: -len(DELETED_SUFFIX)] if raw.endswith(DELETED_SUFFIX) else raw
         if raw in _KERNEL_NAMES or raw in _PUBLIC_FILES or raw == "/":
             return PathToken(raw)
-        *directories, last = raw.split("/")
+        *directories, last = (part for part in raw.split("/") if part) if "/" in raw else [raw]
         if not raw.startswith("/"):
             return PathToken(self._last(last, is_module, public=False))
-        out = [""]
-        public = True
-        # Depth is bounded by PATH_MAX; a token's length is not, so keep the two ends.
-        for component in directories[1:]:
-            if not component:
-                continue
-            public = public and is_system_component(component)
-            out.append(component if public else self._pseudonym("dir", component))
+        public = public_components([*directories, last])
+        out = directories[:public]
+        out += [self._pseudonym("dir", component) for component in directories[public:]]
+        # A path may be 4,096 bytes long, a token may not: keep the two ends.
         if len(out) > 24:
             out = out[:12] + out[-12:]
-        if last:
-            out.append(self._last(last, is_module, public and is_system_component(last)))
-        return PathToken("/".join(out))
+        out.append(self._last(last, is_module, public > len(directories)))
+        return PathToken("/" + "/".join(out))
 
     def _last(self, component: str, is_module: bool, public: bool) -> str:
         if public or (is_module and _BASENAME.match(component)):
