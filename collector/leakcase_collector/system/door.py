@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 
 from leakcase_collector.errors import LimitReached
 from leakcase_collector.system import rooted
-from leakcase_collector.system.files import KeptFile, TargetFile, over_limit
+from leakcase_collector.system.files import KeptFile, TargetFile, over_limit, split_lines
 from leakcase_collector.system.os_errors import printable, translated
 
 READ_LIMIT_BYTES = 4 * 1024 * 1024
@@ -67,17 +67,7 @@ class System:
 
     def read_lines(self, path: str, limit_bytes: int = LINES_LIMIT_BYTES) -> Iterator[bytes]:
         """The lines without their newlines, in constant memory: smaps can have 100 MB."""
-        total = 0
-        rest = b""
-        for chunk in self.read_chunks(path):
-            total += len(chunk)
-            if total > limit_bytes or len(rest) > READ_LIMIT_BYTES:
-                raise over_limit(path, limit_bytes)
-            lines = (rest + chunk).split(b"\n")
-            rest = lines.pop()
-            yield from lines
-        if rest:
-            yield rest
+        return split_lines(self.read_chunks(path), path, limit_bytes)
 
     def read_chunks(self, path: str) -> Iterator[bytes]:
         """The content as the kernel hands it out, for parsers that cannot afford a call per line.

@@ -13,11 +13,12 @@ from typing import NamedTuple, Protocol
 
 from leakcase_collector.errors import NotSupported
 
-_SEGMENTS_MAX = 4096
-_SECTIONS_MAX = 32_768
+_SEGMENTS_MAX = 512
+_SECTIONS_MAX = 8192
 _DYNAMIC_MAX = 4096
 _NEEDED_MAX = 1024
 _NOTES_LIMIT_BYTES = 64 * 1024
+_NOTE_PLACES_MAX = 16
 _STRING_LIMIT_BYTES = 4096
 _NAMES_LIMIT_BYTES = 4 * 1024 * 1024
 _SECTION_NAME_MAX = 64
@@ -32,17 +33,16 @@ _NT_GNU_BUILD_ID = 3
 _PN_XNUM = 0xFFFF
 
 _KINDS = {1: "relocatable", 2: "executable", 3: "shared-object", 4: "core"}
+#: By e_machine, bits and byte order.
 _MACHINES = {
-    3: "x86",
-    8: "mips",
-    20: "ppc",
-    21: "ppc64",
-    22: "s390",
-    40: "arm",
-    62: "x86-64",
-    183: "aarch64",
-    243: "riscv",
-    258: "loongarch",
+    (3, 32, "little"): "i386",
+    (21, 64, "little"): "ppc64le",
+    (22, 64, "big"): "s390x",
+    (40, 32, "little"): "arm",
+    (62, 64, "little"): "x86_64",
+    (183, 64, "little"): "aarch64",
+    (243, 64, "little"): "riscv64",
+    (258, 64, "little"): "loongarch64",
 }
 
 
@@ -98,7 +98,7 @@ class ElfFile:
         word = "I" if self.bits == 32 else "Q"
         header = self.unpack(f"HHI{word}{word}{word}IHHHHHH", 16)
         self.kind = _KINDS.get(header[0], "other")
-        self.machine = _MACHINES.get(header[1], f"machine-{header[1]}")
+        self.machine = _MACHINES.get((header[1], self.bits, self.byte_order), "other")
         self._segments_at, self._sections_at = header[4], header[5]
         self._segment_bytes, self._segment_count = header[8], header[9]
         self._section_bytes, self._section_count, self._names_index = header[10:13]
@@ -290,7 +290,7 @@ class ElfFile:
         """The descriptor of the first note of that owner and type."""
         places = [(s.offset, s.file_bytes, s.align) for s in self.segments if s.kind == PT_NOTE]
         places += [(s.offset, s.size_bytes, 4) for s in self.sections if s.kind == SHT_NOTE]
-        for offset, size, align in places:
+        for offset, size, align in places[:_NOTE_PLACES_MAX]:
             content = self.read(offset, min(size, _NOTES_LIMIT_BYTES))
             for found_owner, found_kind, descriptor in self._notes(content, align):
                 if (found_owner, found_kind) == (owner.encode(), kind):

@@ -25,7 +25,7 @@ from leakcase_collector.system.elf import (
 
 _CHUNK_BYTES = 256 * 1024
 TABLE_LIMIT_BYTES = 48 * 1024 * 1024
-_CHAIN_MAX = 16_384
+_CHAIN_MAX = 1024
 _BLOOM_LIMIT_BYTES = 4 * 1024 * 1024
 _NAME_OFFSETS_MAX = 20_000
 

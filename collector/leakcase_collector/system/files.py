@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Iterator
 from types import TracebackType
 
 from leakcase_collector.errors import LimitReached
@@ -10,6 +11,7 @@ from leakcase_collector.system.os_errors import printable, translated
 
 _CHUNK_BYTES = 64 * 1024
 _FIRST_READ_BYTES = 8 * 1024
+_LINE_LIMIT_BYTES = 1024 * 1024
 
 
 class _OpenFile:
@@ -102,6 +104,28 @@ class TargetFile(_OpenFile):
         except OSError as error:
             raise translated(error, self.path, self._proc) from error
         return content
+
+    def lines(self, limit_bytes: int) -> Iterator[bytes]:
+        """The file's lines without their newlines; LimitReached if it is larger than the limit."""
+        chunks = (
+            self.read_at(offset, _CHUNK_BYTES) for offset in range(0, self.size_bytes, _CHUNK_BYTES)
+        )
+        return split_lines(chunks, self.path, limit_bytes)
+
+
+def split_lines(chunks: Iterable[bytes], path: str, limit_bytes: int) -> Iterator[bytes]:
+    """The lines of a file that comes in pieces, in constant memory."""
+    total = 0
+    rest = b""
+    for chunk in chunks:
+        total += len(chunk)
+        if total > limit_bytes or len(rest) > _LINE_LIMIT_BYTES:
+            raise over_limit(path, limit_bytes)
+        lines = (rest + chunk).split(b"\n")
+        rest = lines.pop()
+        yield from lines
+    if rest:
+        yield rest
 
 
 def over_limit(path: str, limit_bytes: int) -> LimitReached:
