@@ -21,11 +21,20 @@ class Census:
     free_bytes: float | None
     """Free bytes at the end, at most what is resident."""
     covers_growth: bool | None
-    """Whether the books account for at least half of the resident growth.
+    """Whether the books account for the resident growth, by half or more and by no more than
+    half as much again.
 
-    When not, the memory is not this allocator's (pymalloc's arenas, direct mmap), and the books
-    can neither blame nor acquit.
+    With less the memory is not this allocator's (pymalloc's arenas, stacks, direct mmap); with
+    more its free bytes are address space that was never resident, or has been given back. Then
+    the books can neither blame nor acquit.
     """
+
+    def is_free_memory(self, grown: float) -> bool:
+        """Whether free memory makes a growth of `grown` bytes, and the bytes in use do not."""
+        used, spare = self.in_use_growth, self.free_growth
+        if used is None or spare is None or not self.covers_growth:
+            return False
+        return spare >= 0.5 * grown and used <= 0.35 * grown
 
 
 NO_CENSUS = Census(None, None, None, None)
@@ -39,7 +48,7 @@ def read_census(samples: Samples, resident_growth: float) -> Census:
     kept = _end_to_end(samples.t, resident)
     covers = None
     if used is not None and kept is not None and resident_growth > 0:
-        covers = used + kept >= 0.5 * resident_growth
+        covers = 0.5 * resident_growth <= used + kept <= 1.5 * resident_growth
     return Census(used, kept, _at_end(resident), covers)
 
 

@@ -13,15 +13,20 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from leakcase_analyzer.series.census import NO_CENSUS, Census, end_medians, read_census
+from leakcase_analyzer.series.census import (
+    NO_CENSUS,
+    Census,
+    end_medians,
+    read_census,
+)
 from leakcase_analyzer.series.floor import BYTES, Floor, Scale, measure
-from leakcase_analyzer.series.samples import Floats, Samples
+from leakcase_analyzer.series.samples import Floats, Samples, tail_of
 
 Status: TypeAlias = Literal["leak", "retention", "bounded", "stable", "undecided"]
 Reason: TypeAlias = Literal[
     "steady-floor",  # leak: the floor rises evenly to the end
     "steady-tail",  # leak: so it does in the last half, after a warm-up
-    "steady-in-use",  # leak: the series is a sawtooth, the bytes in use rise evenly
+    "steady-in-use",  # leak: the series swings or stands, the bytes in use rise evenly
     "retention-growing",  # retention: what grows is free memory that the allocator keeps
     "retention-level",  # retention: much of what is resident is free, nothing grows
     "saturated",  # bounded: growth stopped, and the quiet since is no chance
@@ -84,12 +89,19 @@ class _Case:
         self.floor = measure(samples.t, samples.y, scale, samples.cpu)
         first, last = end_medians(samples.y)
         self.level_growth = max(self.floor.growth, last - first)
-        self.census = read_census(samples, self.level_growth) if scale is BYTES else NO_CENSUS
+        self.census = self.late_census = NO_CENSUS
+        late = tail_of(samples, samples.t.size // 2)
+        first, last = end_medians(late.y)
+        self.late_growth = last - first
+        if scale is BYTES:
+            self.census = read_census(samples, self.level_growth)
+            self.late_census = read_census(late, self.late_growth)
 
     def ruling(self) -> Ruling:
         return (
-            self._retention()
-            or self._leak_under_sawtooth()
+            self._retention_grows()
+            or self._leak_of_bytes_in_use()
+            or self._retention_stands()
             or self._no_floor_growth()
             or self._slowing_down()
             or self._steady()
@@ -98,32 +110,42 @@ class _Case:
     def _say(self, status: Status, reason: Reason, floor: Floor | None = None) -> Ruling:
         return Ruling(status, reason, floor or self.floor, self.floor, self.census)
 
-    def _retention(self) -> Ruling | None:
-        """(a) It is free memory that grows, or that makes the level."""
-        grown = self.level_growth
-        used, spare = self.census.in_use_growth, self.census.free_growth
-        least = self.floor.least_growth
-        if grown >= least and used is not None and spare is not None:
-            if spare >= 0.5 * grown and used <= 0.35 * grown:
-                return self._say("retention", "retention-growing")
-        elif grown < least and (free := self.census.free_bytes) is not None:
-            resident = end_medians(self.samples.y)[1]
-            if free > LEAST_RETENTION_BYTES and free >= LEAST_RETENTION_SHARE * resident:
-                return self._say("retention", "retention-level")
-        return None
+    def _retention_grows(self) -> Ruling | None:
+        """(a) What grows is free memory, in the whole window and in its last half."""
+        grown, least = self.level_growth, self.floor.least_growth
+        if grown < least or not self.census.is_free_memory(grown):
+            return None
+        if self.late_growth >= least and not self.late_census.is_free_memory(self.late_growth):
+            return None
+        return self._say("retention", "retention-growing")
 
-    def _leak_under_sawtooth(self) -> Ruling | None:
-        """(b) Resident memory swings, the bytes in use have a steady floor."""
+    def _leak_of_bytes_in_use(self) -> Ruling | None:
+        """(b) Resident memory swings or stands, the bytes in use have a steady floor."""
         in_use, used = self.samples.in_use, self.census.in_use_growth
-        if in_use is None or used is None or self.floor.big_drops == 0:
+        if in_use is None or used is None:
+            return None
+        swings = self.floor.big_drops > 0
+        if not swings and self.floor.growth >= self.floor.least_growth:
             return None
         known = np.isfinite(in_use)
-        least = max(self.floor.least_growth / 2, 0.5 * self.floor.growth)
+        # What stands while more is used was kept free before: as much as is worth calling.
+        least = self.floor.least_growth * (0.5 if swings else 2.0)
+        least = max(least, 0.5 * self.floor.growth)
         if np.count_nonzero(known) < LEAST_SAMPLES or used < least:
             return None
         floor = measure(self.samples.t[known], in_use[known], self.scale)
         if floor.growth >= least and floor.rate_low > 0 and goes_on(floor, 0.7):
             return self._say("leak", "steady-in-use", floor)
+        return None
+
+    def _retention_stands(self) -> Ruling | None:
+        """(a) Much of what is resident is free, and nothing grows."""
+        free = self.census.free_bytes
+        if self.level_growth >= self.floor.least_growth or free is None:
+            return None
+        resident = end_medians(self.samples.y)[1]
+        if free > LEAST_RETENTION_BYTES and free >= LEAST_RETENTION_SHARE * resident:
+            return self._say("retention", "retention-level")
         return None
 
     def _no_floor_growth(self) -> Ruling | None:
@@ -164,11 +186,11 @@ class _Case:
 
     def _tails(self) -> Iterator[Floor]:
         """The last three quarters and the last half by themselves."""
-        samples = self.samples
-        for start in (samples.t.size // 4, samples.t.size // 2):
-            if samples.t.size - start >= LEAST_SAMPLES:
-                cpu = None if samples.cpu is None else samples.cpu[start:]
-                yield measure(samples.t[start:], samples.y[start:], self.scale, cpu)
+        size = self.samples.t.size
+        for start in (size // 4, size // 2):
+            if size - start >= LEAST_SAMPLES:
+                tail = tail_of(self.samples, start)
+                yield measure(tail.t, tail.y, self.scale, tail.cpu)
 
     def _tail_still_grows(self) -> bool:
         """Growth that has stopped leaves a tail that is level, or has stopped itself."""
@@ -187,6 +209,7 @@ class _Case:
                 and tail.positive_share >= 0.5
                 and tail.rate_low > 0
                 and tail.fallback_share <= MOST_FALLBACK
+                and tail.last_third_z > -1
                 and goes_on(tail, 0.9)
             )
             if rises and not self._veto():
@@ -199,7 +222,8 @@ class _Case:
         if undecidable_yet(self.samples, floor, self.collector):
             return "managed-runtime"
         used = self.census.in_use_growth
-        if self.census.covers_growth and used is not None and used < 0.3 * floor.growth:
+        covers = self.census.covers_growth and self.late_census.covers_growth is not False
+        if covers and used is not None and used < 0.3 * floor.growth:
             return "census-disagrees"
         return None
 
@@ -213,9 +237,11 @@ def undecidable_yet(samples: Samples, floor: Floor, collector: Collector | None)
 
 
 def goes_on(floor: Floor, least_ratio: float) -> bool:
-    """Whether the last third grows as the whole does."""
+    """Whether the last third grows as the whole does, or so nearly that chance explains it."""
     q3 = floor.last_third_ratio
-    return q3 is not None and q3 >= least_ratio and floor.last_third_z > -1
+    if q3 is None or q3 < least_ratio:
+        return False
+    return floor.last_third_z > -1 or q3 >= 0.9
 
 
 def steady(floor: Floor) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -74,6 +73,22 @@ def clean(
     return Samples(t[kept], values[kept], _rising(t[kept], cpu), used, spare, in_order=True)
 
 
+def tail_of(samples: Samples, start: int) -> Samples:
+    """The samples from index `start` on."""
+
+    def cut(array: Floats | None) -> Floats | None:
+        return None if array is None else array[start:]
+
+    return Samples(
+        samples.t[start:],
+        samples.y[start:],
+        cut(samples.cpu),
+        cut(samples.in_use),
+        cut(samples.free),
+        samples.in_order,
+    )
+
+
 def one_dimensional(name: str, given: ArrayLike) -> Floats:
     """As doubles; what cannot be a measurement becomes NaN. Raises SeriesError."""
     try:
@@ -94,8 +109,3 @@ def _rising(t: Floats, total: Floats | None) -> Floats | None:
     if np.count_nonzero(known) < 2 or np.any(np.diff(total[known]) < 0):
         return None
     return np.interp(t, t[known], total[known])
-
-
-def evenly_thinned(length: int, most: int) -> Sequence[int]:
-    """Indices of at most `most` of `length` samples, the first and the last among them."""
-    return [int(i) for i in np.unique(np.linspace(0, length - 1, min(length, most)).round())]
