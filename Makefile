@@ -1,0 +1,80 @@
+# Needs GNU make, a POSIX shell and Python 3.11 or newer; a C compiler only for the native samples.
+# All that is installed goes into .venv, all that is built into build, dist and samples/build.
+
+VENV := .venv
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+export PYTHON
+# Wheels, archives and the zipapp carry this time instead of the clock's: equal input, equal bytes.
+export SOURCE_DATE_EPOCH ?= 1704067200
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+# Arguments for the tests to run, for the measurements, and how many captures `soak` kills.
+TESTS :=
+ARGS :=
+KILLS := 200
+
+COLLECTOR_SIDE := bundle_spec/leakcase_bundle collector/leakcase_collector
+SCRIPTS := $(wildcard packaging/*.py bench/*.py samples/*.py)
+
+help: ## list these targets
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
+
+setup: $(VENV)/tools.stamp ## install everything for development into .venv (done once)
+
+demo: $(VENV)/leakcase.stamp ## watch a really leaking program for 45 s and say what leaks
+	@$(PY) packaging/demo.py
+
+test: $(VENV)/tools.stamp ## run the whole test suite
+	$(PY) -m pytest -n auto --dist worksteal -m "not slow" $(TESTS)
+
+check: $(VENV)/tools.stamp ## lint, formatting, types, oldest Python, rules of the architecture
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/mypy --no-incremental $(SCRIPTS)
+	$(BIN)/vermin --quiet --no-tips --violations --target=3.9- $(COLLECTOR_SIDE)
+	$(PY) -m pytest -q tests/architecture
+
+dist: wheels pyz elf ## build the wheels, the sdist, leakcase-collect.pyz and the ELF into dist
+
+wheels: $(VENV)/tools.stamp
+	$(PY) -m build --no-isolation --outdir dist .
+	$(PY) -m build --no-isolation --wheel --outdir dist collector
+
+pyz: $(VENV)/tools.stamp
+	$(PY) packaging/pyz.py dist/leakcase-collect.pyz
+
+elf: $(VENV)/tools.stamp
+	$(PY) packaging/elf.py dist/leakcase-collect
+
+bench: $(VENV)/tools.stamp ## measure the budgets: CPU, memory, size of a case, time to analyze
+	$(PY) bench/budgets.py $(ARGS)
+
+fuzz: $(VENV)/tools.stamp ## feed the reader 100,000 hostile inputs
+	$(PY) bench/fuzz_reader.py $(ARGS)
+
+accuracy: $(VENV)/tools.stamp ## judge growth on many runs of programs with known truth
+	$(PY) bench/accuracy.py $(ARGS)
+
+soak: $(VENV)/tools.stamp ## kill 200 captures at random moments and read what they left
+	LEAKCASE_KILLS=$(KILLS) $(PY) -m pytest tests/live/test_killed.py
+
+clean: ## remove what was built; .venv stays
+	rm -rf build dist samples/build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+$(VENV)/leakcase.stamp: pyproject.toml packaging/make_venv.sh
+	@echo "setting up $(VENV): some libraries are downloaded, once"
+	@packaging/make_venv.sh $(VENV)
+	@$(PY) -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/tools.stamp: $(VENV)/leakcase.stamp
+	@echo "adding the tools for tests and packaging to $(VENV), once"
+	@$(PY) -m pip install --quiet --editable '.[test,check,dist]'
+	@touch $@
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test check dist wheels pyz elf bench fuzz accuracy soak clean

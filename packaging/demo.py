@@ -1,0 +1,71 @@
+"""`make demo`: a program that really leaks is started, watched and judged, in front of your eyes.
+
+The sample comes from samples/ (the C one where there is a compiler, else one in Python that leaks
+native memory), runs under a limit and ends by itself. Nothing is left behind.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from samples import runner  # noqa: E402
+
+CAPTURE_SECONDS = 45
+# The sample must outlive its capture on a slow machine, and never outlive us by much.
+SAMPLE_SECONDS = 100
+BIN = Path(sys.executable).parent
+
+
+def sample_name() -> str:
+    """The sample to show: one in C where it can be built."""
+    if all(shutil.which(program) for program in ("make", "cc")):
+        command = ["make", "--silent", f"--directory={runner.SAMPLES_DIR}"]
+        if subprocess.run([*command, "build/small-block-leak"], check=False).returncode == 0:
+            return "small-block-leak"
+    return "python-native-leak"
+
+
+def run(folder: Path, *command: str) -> bool:
+    """Show a command, run it in `folder`, and say whether it went well (a partial capture did)."""
+    print("\n$", *command, flush=True)
+    program = [str(BIN / command[0]), *command[1:]]
+    return subprocess.run(program, cwd=folder, check=False).returncode in (0, 3)
+
+
+def demo(folder: Path) -> int:
+    """Start, capture, analyze; the exit status."""
+    case, length = "demo.leakcase", f"{CAPTURE_SECONDS}s"
+    with runner.start(sample_name(), SAMPLE_SECONDS) as running:
+        pid = str(running.pid)
+        print(f"{running.expected.name} runs as process {pid}. {running.expected.summary}")
+        print(f"It will be watched for {CAPTURE_SECONDS} s.")
+        took = run(folder, "leakcase-collect", "capture", pid, "--duration", length, "-o", case)
+        truth = running.stop()
+    if not (took and run(folder, "leakcase", "analyze", case)):
+        return 1
+    per_hour = truth["leaked_bytes"] / truth["elapsed_seconds"] * 3600 / (1 << 20)
+    print(f"\nWhat the program itself counted: {per_hour:,.0f} MiB leaked per hour.")
+    print(f"Now yours: {BIN}/leakcase-collect capture PID; {BIN}/leakcase analyze FILE")
+    return 0
+
+
+def main() -> int:
+    with tempfile.TemporaryDirectory(prefix="leakcase-demo-") as folder:
+        try:
+            return demo(Path(folder))
+        except KeyboardInterrupt:
+            return 130
+        except runner.SampleError as error:
+            print(f"demo: {error}", file=sys.stderr)
+            return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
