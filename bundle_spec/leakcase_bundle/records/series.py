@@ -77,8 +77,8 @@ class ThreadSeries:
 
     taken_ns: Column = column()
     alive: Column = column()
-    created: Column = column("Seen for the first time since the sample before.")
-    ended: Column = column("Gone since the sample before.")
+    created: Column = column("Seen for the first time since the last sample that knows.")
+    ended: Column = column("Gone since the last sample that knows.")
 
 
 @record("series.sockets")

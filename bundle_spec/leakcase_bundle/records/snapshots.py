@@ -121,7 +121,9 @@ class OomKill:
     taken_ns: int = says("On the monotonic clock; may be before the capture.")
     name: NameToken
     pid: int
-    is_target: bool = says("Same pid as the target.")
-    in_target_cgroup: Optional[bool] = None
+    is_target: Optional[bool] = says(
+        "Whether it is the target; None where the collector's pids are not the kernel's."
+    )
+    in_target_cgroup: Optional[bool] = says("Or in one below it.", default=None)
     rss_anon_bytes: Optional[int] = None
     limited_by_cgroup: Optional[bool] = None
