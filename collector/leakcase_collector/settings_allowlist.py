@@ -225,6 +225,8 @@ _BY_NAME: dict[str, Rule] = {
 }
 #: The only names of environment variables that are ever looked at.
 ENVIRONMENT_NAMES: tuple[str, ...] = (*_ENVIRONMENT, *_OPTION_VARIABLES)
+#: The programs whose own options are on the list.
+PROGRAMS: tuple[str, ...] = tuple(_PROGRAM_OPTIONS)
 
 
 def reduce_value(name: str, raw: str) -> Optional[Reduced]:
