@@ -10,86 +10,12 @@ from typing import Any, Optional
 
 from leakcase_bundle.records import Gap, Loss
 from leakcase_bundle.schema import spec_of, to_map
-from leakcase_bundle.strings import (
-    AddressToken,
-    ArgumentToken,
-    BuildId,
-    EnvironmentToken,
-    HostToken,
-    NameToken,
-    PackageToken,
-    PathToken,
-    SymbolToken,
-    UserToken,
-    VersionToken,
-)
 from leakcase_collector.errors import CollectorError
 from leakcase_collector.probes.base import Probe
+from leakcase_collector.redact import Redactor
 from leakcase_collector.system.door import System
 
 SECOND_NS = 1_000_000_000
-
-
-class NumberingRedactor:
-    """Every string becomes a pseudonym of its class, the same one for the same string.
-
-    It hides more than the collector's own redactor (no system paths, no option names), which is
-    what a test of a probe wants: any raw string that shows up went around the redactor. `seen`
-    maps (class, raw) to the token, so that a test can ask what the probe handed over.
-    """
-
-    def __init__(self) -> None:
-        self.seen: dict[tuple[str, str], str] = {}
-
-    def _number(self, what: str, raw: str) -> str:
-        known = self.seen.get((what, raw))
-        if known is None:
-            known = self.seen[what, raw] = f"<{what}:{len(self.seen) + 1}>"
-        return known
-
-    def path(self, raw: str, *, is_module: bool = False) -> PathToken:
-        return PathToken(self._number("file", raw))
-
-    def name(self, raw: str) -> NameToken:
-        return NameToken(self._number("name", raw))
-
-    def user(self, raw: str) -> UserToken:
-        return UserToken(self._number("user", raw))
-
-    def host(self, raw: str) -> HostToken:
-        return HostToken(self._number("host", raw))
-
-    def address(self, ip: str, port: Optional[int]) -> AddressToken:
-        token = self._number("public", ip)
-        return AddressToken(token if port is None else f"{token}:{port}")
-
-    def unix_address(self, raw: str) -> AddressToken:
-        return AddressToken(self._number("unix", raw))
-
-    def arguments(self, argv: list[str], exe_basename: Optional[str]) -> list[ArgumentToken]:
-        return [ArgumentToken(self._number("value", argument)) for argument in argv]
-
-    def option(self, raw: str) -> ArgumentToken:
-        return ArgumentToken(self._number("option", raw))
-
-    def setting(self, name: str, raw: str) -> Optional[tuple[EnvironmentToken, Optional[int]]]:
-        self._number("value", f"{name}={raw}")
-        return EnvironmentToken("<value>"), None
-
-    def version(self, raw: str) -> Optional[VersionToken]:
-        return VersionToken("1.2.3")
-
-    def package(self, raw: str) -> Optional[PackageToken]:
-        return PackageToken("package")
-
-    def build_id(self, raw: str) -> Optional[BuildId]:
-        return BuildId(raw)
-
-    def symbol(self, raw: str) -> SymbolToken:
-        return SymbolToken("symbol")
-
-    def know_module(self, path: str) -> None:
-        """Nothing is kept here, so there is nothing to know."""
 
 
 class RecordingContext:
@@ -100,13 +26,13 @@ class RecordingContext:
         pid: int,
         system: Optional[System] = None,
         identity: Any = None,
-        redactor: Any = None,
+        redactor: Optional[Redactor] = None,
         interval_ns: int = SECOND_NS,
     ) -> None:
         self.pid = pid
         self.system = System() if system is None else system
         self.identity = identity
-        self.redactor: Any = NumberingRedactor() if redactor is None else redactor
+        self.redactor = Redactor() if redactor is None else redactor
         self.interval_ns = interval_ns
         self.records: list[Any] = []
         self.rows: list[tuple[type[Any], dict[str, Optional[int]]]] = []
