@@ -69,7 +69,11 @@ class ThreadGroup:
 
 @record("descriptor_group")
 class DescriptorGroup:
-    """Descriptors that lead to the same place, at one instant; the place is a pseudonym."""
+    """Descriptors that lead to the same place, at one instant; the place is a pseudonym.
+
+    Files that are open once each are grouped by their directory. Without a path: what has none
+    (sockets, pipes), and the rest of a kind.
+    """
 
     taken_ns: int
     kind: str = word("descriptor_kind")
