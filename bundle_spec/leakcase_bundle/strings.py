@@ -37,11 +37,11 @@ SYSTEM_COMPONENTS: frozenset[str] = frozenset(
 
 #: Numbered or versioned components of the same kind: python3.11, 15; user-1000 is not one of them.
 _SYSTEM_PATTERN = re.compile(
-    r"(?:python[23]?\.\d{1,2}|ruby\d?\.?\d{0,2}|perl-?\d\.\d{1,2}|\d{1,2}(?:\.\d{1,2}){0,2}"
-    r"|nvidia\d{1,2}|card\d{1,2}|renderD\d{1,3}"
-    r"|(?:java|openjdk)-\d{1,2}(?:-openjdk(?:-(?:amd64|arm64))?)?)\Z"
+    r"(?:python[23]?\.[0-9]{1,2}|ruby[0-9]?\.?[0-9]{0,2}|perl-?[0-9]\.[0-9]{1,2}"
+    r"|[0-9]{1,2}(?:\.[0-9]{1,2}){0,2}|nvidia[0-9]{1,2}|card[0-9]{1,2}|renderD[0-9]{1,3}"
+    r"|(?:java|openjdk)-[0-9]{1,2}(?:-openjdk(?:-(?:amd64|arm64))?)?)\Z"
 )
-_PSEUDONYM = r"<(?:dir|file|name|user|host|value|option|peer|anon|unix):\d{1,9}>"
+_PSEUDONYM = r"<(?:dir|file|name|user|host|value|option|peer|anon|unix):[0-9]{1,9}>"
 _BASENAME = r"[A-Za-z0-9_.+@~%,:=-]{1,128}"
 _KERNEL_MAPPING = r"\[(?:heap|stack|vdso|vvar|vvar_vclock|vsyscall|uprobes|sigpage|vectors)\]"
 #: Single-dash words that are options of well-known runtimes; of all others only the first letter
@@ -125,7 +125,7 @@ class UserToken(Token):
 
     field_class = "user"
     meaning = "A pseudonym (`<user:1>`); `root` stays."
-    grammar = re.compile(r"(?:<user:\d{1,9}>|root)\Z")
+    grammar = re.compile(r"(?:<user:[0-9]{1,9}>|root)\Z")
 
 
 class HostToken(Token):
@@ -133,7 +133,7 @@ class HostToken(Token):
 
     field_class = "host"
     meaning = "A pseudonym (`<host:1>`); `localhost` stays."
-    grammar = re.compile(r"(?:<host:\d{1,9}>|localhost)\Z")
+    grammar = re.compile(r"(?:<host:[0-9]{1,9}>|localhost)\Z")
 
 
 class AddressToken(Token):
@@ -145,8 +145,8 @@ class AddressToken(Token):
         "port: `<private:2>:5432`; sockets in the file system and abstract ones: `<unix:1>`."
     )
     grammar = re.compile(
-        r"(?:<(?:loopback|private|link-local|public|any|multicast):\d{1,9}>(?::\d{1,5})?"
-        r"|<unix:\d{1,9}>)\Z"
+        r"(?:<(?:loopback|private|link-local|public|any|multicast):[0-9]{1,9}>(?::[0-9]{1,5})?"
+        r"|<unix:[0-9]{1,9}>)\Z"
     )
 
 
