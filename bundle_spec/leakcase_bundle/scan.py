@@ -96,6 +96,8 @@ class FrameScan:
         self.content_bytes = 0
         self.skipped_bytes = 0
         self.missing_frames = 0
+        #: False once something was noted that keeps the digest from matching anyway.
+        self._chain_is_unbroken = True
         self.ended = False
         self.digest_holds = False
         self.index_records: Optional[int] = None
@@ -109,6 +111,7 @@ class FrameScan:
             if not salvage:
                 raise
             self._problems.note(0, str(error))
+            self._chain_is_unbroken = False
             return self._skip_to_header(0, 0)
         self._digest.update(start)
         return PROLOGUE_BYTES
@@ -154,7 +157,8 @@ class FrameScan:
             content = unpack_body(header, stored[HEADER_BYTES:])
         except Damaged as error:
             self._problems.note(offset, f"frame {header.sequence}: {error}")
-            self.missing_frames += header.kind == RECORDS
+            if header.kind != LAST:
+                self._lose(1)
             return None
         if header.kind == LAST:
             self._read_index(offset, content)
@@ -177,16 +181,20 @@ class FrameScan:
         due = self._expected
         if header.sequence < due:
             self._problems.note(
-                offset, f"frame {header.sequence} stands after frame {due - 1}; it was left out"
+                offset, f"frame {header.sequence} comes again or too late; it was left out"
             )
             return False
         if header.sequence > due:
             lost = header.sequence - due
-            self.missing_frames += lost
+            self._lose(lost)
             which = f"frame {due} is" if lost == 1 else f"frames {due} to {header.sequence - 1} are"
             self._problems.note(offset, f"{which} missing")
         self._expected = header.sequence + 1
         return True
+
+    def _lose(self, frames: int) -> None:
+        self.missing_frames += frames
+        self._chain_is_unbroken = False
 
     def _read_index(self, offset: int, content: bytes) -> None:
         try:
@@ -200,7 +208,7 @@ class FrameScan:
         if type(records) is int and records >= 0:
             self.index_records = records
         self.digest_holds = index.get("sha256") == self._digest.digest()
-        if not self.digest_holds:
+        if not self.digest_holds and self._chain_is_unbroken:
             self._problems.note(
                 offset, "the digest does not match: frames were changed, lost or added"
             )
