@@ -269,7 +269,8 @@ class CgroupProbe(Probe):
         self._group: Optional[Group] = None
 
     def predict(self, context: Context) -> Prediction:
-        return Prediction(cpu_ns=120_000)
+        # Measured: 60 us for version 1, which has five files to read; version 2 has seven.
+        return Prediction(cpu_ns=90_000)
 
     def sample(self, context: Context, taken_ns: int) -> None:
         if self._membership_file is None:

@@ -130,7 +130,7 @@ class KernelLogProbe(Probe):
         self._group: Optional[bytes] = None
 
     def predict(self, context: Context) -> Prediction:
-        # Measured: 2 us a record; a log of 256 KiB, the usual size, holds some 3,000.
+        # Measured: 2 us a record; the usual 256 KiB hold up to 3,000.
         return Prediction(cpu_ns=6_000_000)
 
     def begin(self, context: Context, taken_ns: int) -> None:

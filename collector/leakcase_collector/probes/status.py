@@ -68,7 +68,7 @@ class StatusProbe(Probe):
         self._file: Optional[KeptFile] = None
 
     def predict(self, context: Context) -> Prediction:
-        # Measured: 9 us to read, 6 us to parse.
+        # Measured: 9 us to read, 10 us to parse.
         return Prediction(cpu_ns=20_000)
 
     def sample(self, context: Context, taken_ns: int) -> None:

@@ -65,7 +65,7 @@ class ThreadsProbe(Probe):
     """`ThreadSeries` a tick, `ThreadGroup`s at the start and at the end.
 
     The count is the directory's number of links and costs the same for any number of threads.
-    Listing them, which tells new from old, costs in proportion (5,000 threads: 2 ms): it is put
+    Listing them, which tells new from old, costs in proportion (5,000 threads: 7 ms): it is put
     off for as long as keeps it under 0.2 % of a CPU, and in between `created` and `ended` are not
     known.
     """
