@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Callable, Optional
 
 from leakcase_bundle.records import Module
@@ -26,31 +25,12 @@ LANGUAGES_TIME_NS = 300 * NS_PER_MS
 #: Mapped and executable, but no program files: code that a runtime wrote, and devices.
 _NO_FILES = ("/memfd:", "/dev/", "/SYSV", "/anon_hugepage", "/drm mm object", "/i915", "/dmabuf:")
 
-_MACHINES: Mapping[tuple[str, int], str] = {
-    ("x86-64", 64): "x86_64",
-    ("x86-64", 32): "x86_64",
-    ("x86", 32): "i386",
-    ("arm", 32): "arm",
-    ("aarch64", 64): "aarch64",
-    ("riscv", 64): "riscv64",
-    ("ppc64", 64): "ppc64le",
-    ("s390", 64): "s390x",
-    ("loongarch", 64): "loongarch64",
-}
-
-
-def machine_word(machine: str, bits: int, byte_order: str) -> str:
-    """The word of the vocabulary ``machine`` for an ELF header's machine, class and byte order."""
-    if machine == "ppc64" and byte_order == "big":
-        return "other"
-    return _MACHINES.get((machine, bits), "other")
-
 
 def elf_facts(elf: ElfFile) -> dict[str, Any]:
     """The fields of a Module record that need no redaction; what is damaged is left out."""
     facts: dict[str, Callable[[], Any]] = {
         "elf_type": lambda: elf.kind if is_word("elf_type", elf.kind) else "other",
-        "machine": lambda: machine_word(elf.machine, elf.bits, elf.byte_order),
+        "machine": lambda: elf.machine,
         "bits": lambda: elf.bits,
         "position_independent": lambda: elf.kind == "shared-object",
         "stripped": lambda: elf.is_stripped,
