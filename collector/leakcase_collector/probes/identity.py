@@ -8,6 +8,7 @@ from leakcase_bundle.records import Target
 from leakcase_bundle.strings import PathToken, UserToken
 from leakcase_collector.errors import CollectorError, NotPermitted, NotSupported
 from leakcase_collector.system.clock import monotonic_of_ticks
+from leakcase_collector.system.door import System
 from leakcase_collector.system.identity import ProcessStat, is_in_container, namespaces
 
 from .base import Cadence, Context, Probe
@@ -96,10 +97,13 @@ class IdentityProbe(Probe):
         stat = ProcessStat(system.read_bytes(f"{base}/stat"))
         facts = parse_status_facts(system.read_bytes(f"{base}/status"))
         program = self._program(context, stat.is_kernel_thread or stat.is_zombie)
+        comm = stat.comm.decode("utf-8", "surrogateescape")
+        arguments = parse_cmdline(self._optional(context, f"{base}/cmdline", "cmdline") or b"")
         if program is not None:
             # Before any name is redacted: a name that only repeats the program's may stay.
             context.redactor.know_module(program)
-        arguments = parse_cmdline(self._optional(context, f"{base}/cmdline", "cmdline") or b"")
+            for name in other_names(context.system, context.pid, program, comm, arguments):
+                context.redactor.know_module(name)
         ours, theirs = namespaces(system, "self"), namespaces(system, context.pid)
         foreign_user = _differ(ours.user, theirs.user)
         context.emit(
@@ -108,7 +112,7 @@ class IdentityProbe(Probe):
                 pid=context.pid,
                 start_ticks=stat.start_ticks,
                 age_ns=max(0, taken_ns - monotonic_of_ticks(stat.start_ticks)),
-                name=context.redactor.name(stat.comm.decode("utf-8", "surrogateescape")),
+                name=context.redactor.name(comm),
                 state=_STATES.get(stat.state, "other"),
                 parent_pid=stat.field(4),
                 threads=stat.field(20),
@@ -165,6 +169,33 @@ class IdentityProbe(Probe):
         except CollectorError:
             return None  # uid says it all; the name is a courtesy
         return None if found is None else context.redactor.user(found.decode("utf-8", "replace"))
+
+
+def other_names(
+    system: System, pid: int, program: str, comm: str, arguments: list[str]
+) -> list[str]:
+    """Names of the process under which its very program lies among the programs, too.
+
+    Debian's redis-server is a link to redis-check-rdb: the name that people know is the link's. A
+    title that a program made up names no file, so it does not pass.
+    """
+    first = arguments[0].split(" ")[0].split(":")[0].rsplit("/", 1)[-1] if arguments else ""
+    found = []
+    for name in {comm, first} - {"", ".", "..", program.rsplit("/", 1)[-1]}:
+        for folder in (program.rsplit("/", 1)[0], "/usr/bin", "/usr/sbin", "/usr/local/bin"):
+            if "/" not in name and _is_program(system, pid, f"{folder}/{name}"):
+                found.append(name)
+                break
+    return found
+
+
+def _is_program(system: System, pid: int, path: str) -> bool:
+    try:
+        running = system.status(f"/proc/{pid}/exe")
+        with system.open_target_file(pid, path) as file:
+            return (file.device, file.inode) == (running.st_dev, running.st_ino)
+    except (NotPermitted, NotSupported):
+        return False
 
 
 def _module(context: Context, program: str) -> PathToken:
