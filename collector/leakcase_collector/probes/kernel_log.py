@@ -27,11 +27,13 @@ _RECORD = re.compile(rb"([0-9]+),([0-9]+),([0-9]+),[^;]*;(.*)")
 #: mm/oom_kill.c, __oom_kill_process; Red Hat's 3.10 has a UID before the sizes.
 _KILLED = re.compile(
     rb"(.*?)Killed process ([0-9]+) \((.*)\)(?:, UID [0-9]+,)? total-vm:[0-9]+kB, "
-    rb"anon-rss:([0-9]+)kB"
+    rb"anon-rss:([0-9]+)kB",
+    re.DOTALL,  # a name may hold newlines, which the log escapes
 )
 #: mm/oom_kill.c, dump_oom_victim: the context of the kill that follows, since Linux 5.0.
 _CONTEXT = re.compile(
-    rb"oom-kill:constraint=([A-Z_]+),.*?(?:,task_memcg=(.*?))?,task=.*,pid=([0-9]+),uid=[0-9]+\Z"
+    rb"oom-kill:constraint=([A-Z_]+),.*?(?:,task_memcg=(.*?))?,task=.*,pid=([0-9]+),uid=[0-9]+\Z",
+    re.DOTALL,
 )
 #: The same file before 5.0; the process named here may be the parent of the one killed.
 _CHOSEN = re.compile(rb"(Memory cgroup out|Out) of memory: Kill process ")
