@@ -1,0 +1,74 @@
+"""The control group's figure: what of it is the process, and what is page cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from leakcase_analyzer.evidence import Evidence
+from leakcase_analyzer.findings.base import Finding, Observation, RuledOut
+from leakcase_analyzer.findings.tracks import (
+    ANONYMOUS,
+    KERNEL_SLAB,
+    KERNEL_SOCKETS,
+    PAGE_CACHE,
+)
+from leakcase_analyzer.findings.trends import Knowledge, ruled_out, trend
+from leakcase_analyzer.sentences import Count, Size, say
+
+
+def control_group(evidence: Evidence) -> Iterator[Finding]:
+    """Page cache grows a container's figure and is no leak: the kernel drops it when needed."""
+    columns = evidence.columns("cgroup")
+    if columns is None:
+        return
+    facts = evidence.cgroup_facts
+    alone = facts is not None and facts.shared_with_processes == 0
+    yield from _page_cache(evidence)
+    for quantity in (KERNEL_SOCKETS, KERNEL_SLAB):
+        found = trend(evidence, quantity, Knowledge(counts=alone))
+        if found is None:
+            continue
+        yield found
+        excluded = ruled_out(quantity.what, found) if alone else None
+        if excluded is not None:
+            yield excluded
+    group = columns.growth("anon_bytes")
+    own = trend(evidence, ANONYMOUS)
+    if not alone and group is not None and own is not None:
+        elsewhere = group - (own.last - own.first)
+        if elsewhere > max(8 << 20, own.last - own.first):
+            yield Observation(
+                topic="neighbours-grow",
+                claim=say(
+                    "other processes of its control group grew by {size} meanwhile",
+                    size=Size(elsewhere),
+                ),
+            )
+    if facts is not None and (facts.shared_with_processes or 0) > 0:
+        yield Observation(
+            topic="shared-group",
+            claim=say(
+                "it shares its control group with {count}, so the group's figure is not its own",
+                count=Count(facts.shared_with_processes or 0, "other process"),
+            ),
+        )
+
+
+def _page_cache(evidence: Evidence) -> Iterator[Finding]:
+    found = trend(evidence, PAGE_CACHE, Knowledge(counts=False))
+    if found is None:
+        return
+    yield found
+    if found.last - found.first > 1 << 20:
+        yield RuledOut(
+            claim=say("page cache in the container's figure"),
+            because=say(
+                "{size} of what the control group gained is page cache, which the kernel drops "
+                "when memory is needed; it was not counted",
+                size=Size(found.last - found.first),
+            ),
+        )
+    else:
+        excluded = ruled_out("page cache in the container's figure", found)
+        if excluded is not None:
+            yield excluded
