@@ -1,0 +1,256 @@
+"""What to do next, concrete to what was found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from leakcase_analyzer.evidence import Evidence
+from leakcase_analyzer.findings.base import Finding, Observation, TimeToLimit
+from leakcase_analyzer.kinds import of_type
+from leakcase_analyzer.sentences import Code, Name, Sentence, Span, say
+from leakcase_analyzer.series.growth import FULL_WINDOW_SECONDS
+from leakcase_analyzer.verdict import Verdict
+
+DAY_SECONDS = 86_400.0
+#: How long to watch where nothing says how long.
+LONGER_SECONDS = 600.0
+
+
+@dataclass(frozen=True)
+class Action:
+    """One step, and what it is good for."""
+
+    what: Sentence
+    why: Sentence
+
+
+def actions(
+    evidence: Evidence, findings: Sequence[Finding], verdict: Verdict
+) -> tuple[Action, ...]:
+    """The steps in the order in which to take them."""
+    found = list(_urgent(findings, verdict))
+    if verdict.status == "undecided":
+        found += _watch(verdict)
+        if verdict.kind == "managed-heap" and evidence.runtime is not None:
+            found += _runtime(evidence.runtime.kind)
+    if verdict.status == "leak":
+        found += _by_kind(evidence, verdict)
+        found += _by_trigger(verdict)
+        found += _report(evidence)
+    if verdict.status in ("stable", "bounded"):
+        found += _not_a_leak(verdict)
+    return tuple(found)
+
+
+def _urgent(findings: Sequence[Finding], verdict: Verdict) -> Iterator[Action]:
+    topics = {observation.topic for observation in of_type(findings, Observation)}
+    if "mostly-in-swap" in topics:
+        yield Action(
+            say("take what evidence you need before anybody restarts the process"),
+            say("most of what it holds is in swap, and a restart destroys it"),
+        )
+    soonest = min(of_type(findings, TimeToLimit), key=lambda t: t.seconds, default=None)
+    if soonest is not None and verdict.status == "leak" and soonest.seconds < DAY_SECONDS:
+        yield Action(
+            say("raise the limit, or plan a restart within {span}", span=Span(soonest.seconds)),
+            soonest.claim,
+        )
+
+
+def _watch(verdict: Verdict) -> Iterator[Action]:
+    longer = verdict.watch_longer_seconds or LONGER_SECONDS
+    main = verdict.main
+    seen = main.growth.window_seconds if main is not None else 0.0
+    yield Action(
+        say(
+            "capture again for {span}: {command}",
+            span=Span(longer + seen),
+            command=Code(f"leakcase-collect capture PID --duration {_duration(longer + seen)}"),
+        ),
+        _why_longer(verdict, seen),
+    )
+
+
+def _why_longer(verdict: Verdict, seen_seconds: float) -> Sentence:
+    if verdict.bound is not None:
+        return say("by then it has come to its bound, or passed it")
+    if verdict.main is not None and verdict.main.growth.reason == "managed-runtime":
+        return say("what a collected heap keeps shows after several collections")
+    if seen_seconds < FULL_WINDOW_SECONDS:
+        return say("a window of two minutes is the least that most leaks need to show")
+    return say("three times as long settles nearly half of such cases, and then reliably")
+
+
+def _duration(seconds: float) -> str:
+    """As the collector's --duration takes it."""
+    if seconds < 300:
+        return f"{max(1, round(seconds))}s"
+    return f"{round(seconds / 60)}m" if seconds < 48 * 3600 else f"{round(seconds / 3600)}h"
+
+
+def _by_kind(evidence: Evidence, verdict: Verdict) -> Iterator[Action]:
+    runtime = evidence.runtime
+    if verdict.kind in ("heap", "mmap", "other") and runtime is not None:
+        yield from _runtime(runtime.kind)
+    elif verdict.kind in ("heap", "mmap"):
+        yield Action(
+            say("run it with the same work under a heap profiler, such as {tool}",
+                tool=Code("heaptrack")),
+            say("it names the code that allocates what is not freed"),
+        )  # fmt: skip
+    if verdict.kind == "heap":
+        yield from _allocator(evidence)
+    elif verdict.kind == "managed-heap":
+        yield from _runtime("" if runtime is None else runtime.kind)
+    elif verdict.kind == "mmap":
+        yield Action(
+            say("look for {call} without {undo}", call=Code("mmap"), undo=Code("munmap")),
+            say("whole mappings are added and none goes"),
+        )
+    elif verdict.kind == "threads":
+        yield Action(
+            say("look at what the added threads wait for, and who should end or join them"),
+            say("each keeps its stack, and what it refers to, until it ends"),
+        )
+    elif verdict.kind == "fds":
+        yield Action(
+            say("list them on the host: {command}", command=Code("ls -l /proc/PID/fd")),
+            say("the case holds pseudonyms only; the owner sees the names"),
+        )
+    elif verdict.kind == "shared-memory":
+        yield Action(
+            say(
+                "look at {command}, and at memfds in {fds}",
+                command=Code("ipcs -m; df /dev/shm"),
+                fds=Code("/proc/PID/fd"),
+            ),
+            say("shared memory outlives the mapping, and with tmpfs even the process"),
+        )
+    elif verdict.kind == "file-mapping":
+        yield Action(
+            say("look for files that are mapped and never unmapped, or that only grow"),
+            say("the kernel can drop their clean pages, but not the mappings"),
+        )
+    elif verdict.kind == "gpu":
+        yield Action(
+            say("compare with the driver's own tool ({command})", command=Code("nvidia-smi")),
+            say("buffers on the GPU are freed by the program, not by the kernel's reclaim"),
+        )
+
+
+def _allocator(evidence: Evidence) -> Iterator[Action]:
+    allocator = evidence.allocator
+    kind = "" if allocator is None else allocator.kind
+    if kind == "jemalloc":
+        yield Action(
+            say("restart with {setting}", setting=Code("MALLOC_CONF=prof:true,prof_leak:true")),
+            say("jemalloc then tells who allocates what is not freed, if it was built with prof"),
+        )
+    elif kind == "tcmalloc":
+        yield Action(
+            say("restart with {setting}", setting=Code("HEAPPROFILE=/tmp/heap")),
+            say("tcmalloc (gperftools) then writes profiles of what is in use"),
+        )
+    elif kind == "glibc":
+        yield Action(
+            say(
+                "to tell freed memory that glibc keeps from a leak, try {setting} at a restart",
+                setting=Code("MALLOC_ARENA_MAX=2"),
+            ),
+            say("if growth stops, it was many arenas, not forgotten blocks"),
+        )
+        yield Action(
+            say("or call {call} in the program and look at RSS", call=Code("malloc_trim(0)")),
+            say("what it gives back was free already; that it gives nothing proves nothing"),
+        )
+
+
+def _runtime(kind: str) -> Iterator[Action]:
+    if kind == "cpython":
+        yield Action(
+            say(
+                "compare two snapshots of {tool} in the program",
+                tool=Code("tracemalloc"),
+            ),
+            say("if its sum grows as memory does, Python objects leak; if not, native code does"),
+        )
+    elif kind == "jvm":
+        yield Action(
+            say(
+                "look at {after} and {native}",
+                after=Code("jcmd PID GC.heap_info"),
+                native=Code("jcmd PID VM.native_memory"),
+            ),
+            say("what is used after a full collection tells a leak from a lazy collector"),
+        )
+    elif kind == "node":
+        yield Action(
+            say("compare two heap snapshots ({option})", option=Code("node --inspect")),
+            say("V8 collects before a snapshot, so what is left is held"),
+        )
+    elif kind == "go":
+        yield Action(
+            say("compare two heap profiles ({name})", name=Code("net/http/pprof, inuse_space")),
+            say("they show what was live after the last collection"),
+        )
+    elif kind == "dotnet":
+        yield Action(
+            say("compare two dumps of {tool}", tool=Code("dotnet-gcdump collect -p PID")),
+            say("it collects first, so what is left is held"),
+        )
+
+
+def _by_trigger(verdict: Verdict) -> Iterator[Action]:
+    if verdict.trigger == "unknown":
+        yield Action(
+            say(
+                "capture again with its phases marked: {command}",
+                command=Code("leakcase-collect mark PID active"),
+            ),
+            say("growth in one phase only says which work to look at"),
+        )
+    elif verdict.trigger == "active":
+        yield Action(
+            say("look at what it does per request or job, and repeat one kind at a time"),
+            say("it grows only while it works"),
+        )
+    elif verdict.trigger == "idle":
+        yield Action(
+            say("look at timers, polling and background tasks"),
+            say("it grows while it has nothing else to do"),
+        )
+
+
+def _report(evidence: Evidence) -> Iterator[Action]:
+    program = evidence.program
+    if program is None or program.package is None:
+        return
+    version = str(program.package_version or "")
+    yield Action(
+        say(
+            "search the bug tracker of {package} for {words}",
+            package=Name(str(program.package)),
+            words=Name(f"{program.package} {version} memory leak".replace("  ", " ")),
+        ),
+        say(
+            "the program belongs to that package"
+            + ("; name its build-id {build} in a report" if program.build_id else ""),
+            **({"build": Name(str(program.build_id))} if program.build_id else {}),
+        ),
+    )
+
+
+def _not_a_leak(verdict: Verdict) -> Iterator[Action]:
+    if verdict.status == "bounded" and verdict.main is not None and not verdict.main.bounded_by:
+        yield Action(
+            say("if it is more than you want it to hold, look for a cache's size setting"),
+            say("it stops growing by itself"),
+        )
+    yield Action(
+        say(
+            "if you still suspect a slow leak: {command}",
+            command=Code("leakcase-collect capture PID --duration 24h"),
+        ),
+        say("the longer the window, the slower the growth that it shows"),
+    )

@@ -1,0 +1,162 @@
+"""Of what a leak of anonymous memory is: the heap, a collected heap, mappings, or thread stacks.
+
+/proc shows where memory lies, not who asked for it. What follows from where it lies, and what
+does not, is said beside the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, TypeVar
+
+from leakcase_analyzer.evidence import Evidence
+from leakcase_analyzer.findings.base import Attribution, Finding, NotSeen, Trend
+from leakcase_analyzer.findings.tracks import COLLECTED_RUNTIMES
+from leakcase_analyzer.sentences import Code, Count, Sentence, Size, say
+
+Kind: TypeAlias = Literal[
+    "heap",
+    "managed-heap",
+    "mmap",
+    "threads",
+    "fds",
+    "shared-memory",
+    "file-mapping",
+    "gpu",
+    "other",
+    "none",
+]
+
+#: The kind of everything that is not anonymous memory.
+KIND_OF_SUBJECT: dict[str, Kind] = {
+    "file": "file-mapping",
+    "shared": "shared-memory",
+    "gpu": "gpu",
+    "threads": "threads",
+    "descriptors": "fds",
+    "kernel": "other",
+}
+MALLOC_KINDS = frozenset({"main-heap", "arena-heap"})
+STACK_KINDS = frozenset({"thread-stack", "main-stack"})
+#: Allocators that get most of their heap by mmap, whatever the block's size.
+MMAP_ALLOCATORS = frozenset({"jemalloc", "tcmalloc", "mimalloc", "musl"})
+#: A thread's stack, arena and first allocations; with more per thread, something else grows too.
+PER_THREAD_BYTES = 1 << 20
+
+F = TypeVar("F", bound=Finding)
+
+
+@dataclass(frozen=True)
+class KindFound:
+    """A kind, why, and how far it lowers the confidence in the answer."""
+
+    kind: Kind
+    because: tuple[Sentence, ...] = ()
+    not_seen: tuple[NotSeen, ...] = ()
+    weight: float = 1.0
+
+
+def of_type(findings: Sequence[Finding], cls: type[F]) -> list[F]:
+    """The findings of one type, in order."""
+    return [finding for finding in findings if isinstance(finding, cls)]
+
+
+def kind_of(evidence: Evidence, findings: Sequence[Finding], main: Trend) -> KindFound:
+    """The kind of the quantity that decides the verdict."""
+    if main.subject != "anonymous":
+        return KindFound(KIND_OF_SUBJECT.get(main.subject, "other"))
+    shares = _shares(findings)
+    malloc = sum(shares.get(kind, 0.0) for kind in MALLOC_KINDS)
+    runtime = evidence.runtime
+    if runtime is not None and runtime.kind in COLLECTED_RUNTIMES and malloc < 0.5:
+        return _managed(runtime.kind)
+    return _native(evidence, shares, malloc)
+
+
+def _shares(findings: Sequence[Finding]) -> dict[str, float]:
+    """The share of the growth of anonymous memory by kind of mapping; empty: not known."""
+    found = [a for a in of_type(findings, Attribution) if a.subject == "anonymous"]
+    return {part.kind: part.share for part in found[0].regions} if found else {}
+
+
+def _managed(runtime: str) -> KindFound:
+    return KindFound(
+        "managed-heap",
+        (say("the process runs {runtime}, whose heap is such memory", runtime=Code(runtime)),),
+        (
+            NotSeen(
+                claim=say("how much of it the collector could free"),
+                because=say("no figure from after a collection is part of this case"),
+                effect=say("a heap that has not been collected yet looks like a leak"),
+            ),
+        ),
+        weight=0.6,
+    )
+
+
+def _native(evidence: Evidence, shares: dict[str, float], malloc: float) -> KindFound:
+    allocator, runtime = evidence.allocator, evidence.runtime
+    if malloc > 0 and malloc >= shares.get("anonymous", 0.0):
+        return KindFound("heap")
+    if not shares:
+        return KindFound("heap", (), (_where_unknown(),), weight=0.95)
+    if sum(shares.get(kind, 0.0) for kind in STACK_KINDS) >= 0.5:
+        return KindFound("threads")
+    if allocator is not None and allocator.kind in MMAP_ALLOCATORS:
+        name = Code(allocator.kind)
+        return KindFound("heap", (say("{name} keeps its heap in such mappings", name=name),))
+    if runtime is not None:
+        name = Code(runtime.kind)
+        return KindFound(
+            "heap",
+            (say("{name} keeps its objects in such mappings, or in malloc's", name=name),),
+            (_objects_unknown(runtime.kind),),
+        )
+    if max(shares, key=lambda kind: shares[kind]) != "anonymous":
+        return KindFound("other")
+    return KindFound("mmap", (), (_large_blocks(),))
+
+
+def _where_unknown() -> NotSeen:
+    return NotSeen(
+        claim=say("which mappings grew"),
+        because=say("the case holds no two snapshots with resident sizes"),
+        effect=say("heap is the usual case, direct mmap looks the same"),
+    )
+
+
+def _objects_unknown(runtime: str) -> NotSeen:
+    return NotSeen(
+        claim=say("whether objects of {name} or native blocks grow", name=Code(runtime)),
+        because=say("both are plain memory to the kernel"),
+        effect=say("the leak may be in the interpreted program or in a native library"),
+    )
+
+
+def _large_blocks() -> NotSeen:
+    return NotSeen(
+        claim=say("whether malloc or the program itself made the mappings"),
+        because=say("malloc maps large blocks (from 128 KiB up) just as mmap does"),
+        effect=say("a leak of large malloc blocks looks the same"),
+    )
+
+
+def threads_explain(memory: Trend | None, threads: Trend, findings: Sequence[Finding]) -> bool:
+    """Whether memory grows only because threads are started and never end."""
+    if memory is None or memory.status != "leak":
+        return True
+    stacks = sum(_shares(findings).get(kind, 0.0) for kind in STACK_KINDS)
+    started = threads.last - threads.first
+    per_thread = (memory.last - memory.first) / started if started > 0 else float("inf")
+    return stacks >= 0.5 or per_thread <= PER_THREAD_BYTES
+
+
+def per_thread(memory: Trend, threads: Trend) -> Sentence:
+    """What each of the threads that were added holds."""
+    started = max(1.0, threads.last - threads.first)
+    return say(
+        "memory grew with them, by {size} for each of {count}",
+        size=Size((memory.last - memory.first) / started),
+        count=Count(started, "thread"),
+    )
