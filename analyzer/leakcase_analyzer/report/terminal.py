@@ -1,0 +1,126 @@
+"""The answer on a terminal: its first line is the answer, and it fits on a screen."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from leakcase_analyzer.analysis import Analysis, Growing
+from leakcase_analyzer.report.chart import sparkline
+from leakcase_analyzer.report.facts import (
+    amount_text,
+    memory_parts,
+    process_facts,
+    rate_text,
+    watched,
+)
+from leakcase_analyzer.report.units import as_sentence, confidence, render, share, size_interval
+from leakcase_analyzer.sentences import Sentence
+
+WIDTH = 80
+MOST_LINES = 40
+_CHART_WIDTH = 40
+_LABEL_WIDTH = 11
+_SHOWN_FACTS = frozenset({"process", "package", "allocator", "runtime"})
+
+_RED, _YELLOW, _GREEN, _BOLD, _OFF = "\x1b[1;31m", "\x1b[1;33m", "\x1b[1;32m", "\x1b[1m", "\x1b[0m"
+_COLOURS = {"leak": _RED, "retention": _YELLOW, "undecided": _YELLOW}
+
+
+@dataclass
+class _Section:
+    """A title and entries, each wrapped already; entries go from the end where room is short."""
+
+    title: str
+    entries: list[list[str]] = field(default_factory=list)
+    hidden: int = 0
+
+    def lines(self) -> list[str]:
+        shown = [line for entry in self.entries for line in entry]
+        if self.hidden:
+            shown.append(f"    and {self.hidden} more in leakcase report")
+        return ["", self.title, *shown] if shown else []
+
+
+def terminal_text(analysis: Analysis, *, colour: bool, unicode: bool) -> str:
+    """At most MOST_LINES lines of WIDTH columns, with a line end."""
+    answer = _wrapped(render(analysis.verdict.headline), "", "")
+    facts = _facts(analysis, unicode)
+    sections = [
+        _section("Why", map(_said, analysis.verdict.reasons)),
+        _section("What grows", (_grows(one) for one in analysis.growing)),
+        _section("Ruled out", (
+            f"{render(one.claim)}: {render(one.because)}" for one in analysis.ruled_out)),
+        _section("Not seen", (
+            f"{render(one.claim)}: {render(one.because)}; {render(one.effect)}"
+            for one in analysis.not_seen)),
+        _section("What to do", (
+            f"{as_sentence(render(one.what))} {as_sentence(render(one.why))}"
+            for one in analysis.actions)),
+    ]  # fmt: skip
+    _fit(sections, MOST_LINES - len(answer) - len(facts))
+    body = [line for section in sections for line in section.lines()]
+    if colour:
+        paint = _COLOURS.get(analysis.verdict.status, _GREEN)
+        answer = [f"{paint}{line}{_OFF}" for line in answer]
+        titles = {section.title for section in sections}
+        body = [f"{_BOLD}{line}{_OFF}" if line in titles else line for line in body]
+    return "\n".join([*answer, *facts, *body]) + "\n"
+
+
+def _facts(analysis: Analysis, unicode: bool) -> list[str]:
+    evidence, verdict = analysis.evidence, analysis.verdict
+    about = [text for label, text in process_facts(evidence) if label in _SHOWN_FACTS]
+    rows = [("process", ", ".join(about)), ("watched", watched(evidence))]
+    answer = [verdict.status, f"kind {verdict.kind}"]
+    if verdict.confidence:
+        answer.append(f"confidence {confidence(verdict.confidence)}")
+    if verdict.status == "leak":
+        answer.append(f"trigger {verdict.trigger}")
+    rows.append(("answer", ", ".join(answer)))
+    if verdict.rate_bytes_per_hour is not None and verdict.status in ("leak", "undecided"):
+        rate = rate_text("bytes", verdict.rate_bytes_per_hour)
+        between = size_interval(verdict.rate_interval_bytes_per_hour)
+        rows.append(("rate", f"{rate} ({between})"))
+    rows.append(("memory", ", ".join(f"{label} {text}" for label, text in memory_parts(analysis))))
+    main = verdict.main
+    if main is not None:
+        ends = f"{amount_text(main.unit, main.first)} to {amount_text(main.unit, main.last)}"
+        line = sparkline(main.track.values, _CHART_WIDTH) if unicode else ""
+        rows.append(("trend", f"{line} {ends}".strip()))
+    lines = [""]
+    for label, text in rows:
+        if text:
+            lines += _wrapped(text, f"  {label:<{_LABEL_WIDTH}} ", " " * (_LABEL_WIDTH + 3))
+    return lines
+
+
+def _grows(one: Growing) -> str:
+    part = "of that, " if one.part_of is not None else ""
+    text = f"{part}{one.what}: {rate_text(one.unit, one.rate_per_hour)}"
+    return text if one.share is None else f"{text}, {share(one.share)} of the growth"
+
+
+def _said(sentence: Sentence) -> str:
+    return render(sentence)
+
+
+def _section(title: str, texts: Iterable[str]) -> _Section:
+    return _Section(title, [_wrapped(text, "  - ", "    ") for text in texts])
+
+
+def _wrapped(text: str, first: str, following: str) -> list[str]:
+    return textwrap.wrap(
+        text, WIDTH, initial_indent=first, subsequent_indent=following, break_on_hyphens=False
+    )
+
+
+def _fit(sections: list[_Section], room: int) -> None:
+    """Hide entries, always of the section that takes most lines, until all fits."""
+    while sum(len(section.lines()) for section in sections) > room:
+        longest = max(sections, key=lambda section: len(section.lines()))
+        if len(longest.entries) <= 1:
+            return
+        longest.entries.pop()
+        longest.hidden += 1
