@@ -8,12 +8,24 @@ forty windows that could as well have been, of the same roughness.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
 
-from leakcase_analyzer.series.floor import Floor, Scale, spread_error
+from leakcase_analyzer.series.floor import (
+    Floor,
+    Scale,
+    fallback_share,
+    last_third,
+    longest_rest_share,
+    spread_error,
+)
+from leakcase_analyzer.series.persistence import (
+    CALLED_FROM,
+    LEAST_POSITIVE,
+    MOST_FALLBACK,
+    MOST_REST,
+    most_top_share,
+)
 from leakcase_analyzer.series.samples import Floats
 
 CHANCE = 0.9
@@ -23,6 +35,9 @@ RATES_TRIED = 120
 # A line through both ends takes a part of the noise with it, and ten or so increments tell its
 # size no better than this (found by simulation: see the accuracy benchmark).
 UNDERRATED = 1.25
+# Where in its block a sawtooth is lowest varies, and moves a leak's growth from one block to the
+# next (simulation again).
+SAWTOOTH_FACTOR = 1.6
 
 
 def least_detectable_rate(floor: Floor, scale: Scale) -> float | None:
@@ -38,7 +53,8 @@ def least_detectable_rate(floor: Floor, scale: Scale) -> float | None:
     enough = np.minimum.accumulate((chance >= CHANCE)[::-1])[::-1]
     if not enough.any():
         return None
-    return float(per_block[int(np.argmax(enough))]) / floor.block_seconds
+    rate = float(per_block[int(np.argmax(enough))]) / floor.block_seconds
+    return SAWTOOTH_FACTOR * rate if floor.big_drops >= 3 else rate
 
 
 def _noises(g: Floats) -> Floats:
@@ -52,15 +68,16 @@ def _noises(g: Floats) -> Floats:
 def _called(g: Floats, floor: Floor, scale: Scale) -> NDArray[np.bool_]:
     """The rule's steps c to g on many rows of increments at once."""
     blocks = g.shape[-1]
-    m = round(blocks / 3)
-    growth, mean = g.sum(axis=-1), g.mean(axis=-1)
-    last = g[..., -m:].mean(axis=-1)
-    spread = g.std(axis=-1, ddof=1) * math.sqrt(1 / m - 1 / blocks)
-    slows = (last - mean <= -spread) & (last < 0.9 * mean) & (spread > 0)
-    even = (last >= 0.7 * mean) & (g.max(axis=-1) <= max(0.5, 2.1 / blocks) * growth)
-    called: NDArray[np.bool_] = even & ((g > scale.grain).mean(axis=-1) >= 0.2) & ~slows
-    error = np.hypot(spread_error(g, floor.block_seconds), floor.end_error)
+    growth = g.sum(axis=-1)
+    q3, z = last_third(g)
+    even = (q3 >= 0.7) & (g.max(axis=-1) <= most_top_share(blocks) * growth)
+    even &= (g > scale.grain).mean(axis=-1) >= LEAST_POSITIVE
+    even &= (fallback_share(g) <= MOST_FALLBACK) & (longest_rest_share(g) <= MOST_REST)
     # Under a leak a sawtooth may come out in as few as four blocks: three quarters of the window.
     seen = 0.75 * (blocks + 1) / blocks if floor.big_drops >= 3 else 1.0
-    called &= (seen * growth >= floor.least_growth) & (mean / floor.block_seconds > error)
+    error = np.hypot(spread_error(g, floor.block_seconds), floor.end_error)
+    grows = seen * growth >= CALLED_FROM * floor.least_growth
+    grows &= growth / blocks / floor.block_seconds > error
+    slows = (z <= -1) & (q3 < 0.9)
+    called: NDArray[np.bool_] = grows & even & ~slows
     return called

@@ -20,6 +20,10 @@ from leakcase_analyzer.series.samples import Floats
 T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 
 
+# Each block of a sawtooth must hold a whole period of it, or its minimum is no floor.
+PERIODS_PER_BLOCK = 1.3
+
+
 @dataclass(frozen=True)
 class Scale:
     """What is noise and what is growth, in the unit of the series."""
@@ -59,6 +63,10 @@ class Floor:
     """Share of increments above the grain."""
     top_share: float | None
     """The largest increment's share of the growth; None if no growth."""
+    fallback_share: float
+    """What the floor lost between blocks, as a share of what it won; 1 if it won nothing."""
+    longest_rest_share: float
+    """The longest run of blocks with hardly any growth, as a share of all."""
     effective_events: float
     """(sum of steps)^2 / sum of squared steps: how many equal events the growth amounts to."""
     quiet_chance: float
@@ -69,22 +77,6 @@ class Floor:
     CPU time is not known."""
     big_drops: int
     block_seconds: float
-
-    @property
-    def fallback_share(self) -> float:
-        """What the floor lost between blocks, as a share of what it won; 1 if it won nothing."""
-        won = sum(g for g in self.increments if g > 0)
-        return -sum(g for g in self.increments if g < 0) / won if won > 0 else 1.0
-
-    @property
-    def longest_rest_share(self) -> float:
-        """The longest run of blocks with hardly any growth, as a share of all."""
-        least = 0.1 * sum(self.increments) / len(self.increments)
-        longest = run = 0
-        for g in self.increments:
-            run = run + 1 if g <= least else 0
-            longest = max(longest, run)
-        return longest / len(self.increments)
 
 
 def measure(t: Floats, y: Floats, scale: Scale, cpu: Floats | None = None) -> Floor:
@@ -104,8 +96,8 @@ def measure(t: Floats, y: Floats, scale: Scale, cpu: Floats | None = None) -> Fl
     g = np.diff(minima) / spans * block_seconds
     rate = growth / seconds
     end_error = 2 * max(scale.grain, _noise(y)) / float(t[-1] - t[0])
-    error = math.hypot(spread_error(g, block_seconds), end_error)
-    q3, z = _last_third(g)
+    error = math.hypot(float(spread_error(g, block_seconds)), end_error)
+    q3, z = last_third(g)
     events, quiet_chance, worked = _events(t, y, cpu)
     total = float(g.sum())
     return Floor(
@@ -117,10 +109,12 @@ def measure(t: Floats, y: Floats, scale: Scale, cpu: Floats | None = None) -> Fl
         rate_high=rate + error,
         end_error=end_error,
         least_growth=max(scale.least_growth, scale.least_growth_share * float(np.median(y))),
-        last_third_ratio=q3,
-        last_third_z=z,
+        last_third_ratio=float(q3) if total > 0 else None,
+        last_third_z=float(z),
         positive_share=float(np.mean(g > scale.grain)),
         top_share=float(g.max()) / total if total > 0 else None,
+        fallback_share=float(fallback_share(g)),
+        longest_rest_share=float(longest_rest_share(g)),
         effective_events=events,
         quiet_chance=quiet_chance,
         worked_while_quiet=worked,
@@ -141,30 +135,14 @@ def _block_count(samples: int, drops: Floats) -> int:
     most = 8 if samples < 100 else 12
     if drops.size >= 3:
         period = float(np.diff(drops).max())
-        return int(min(max(samples / (1.3 * period), 4), most))
+        return int(min(max(samples / (PERIODS_PER_BLOCK * period), 4), most))
     return min(most, 6) if drops.size else most
-
-
-def spread_error(g: Floats, block_seconds: float) -> float:
-    """Half of the mean rate's 95 % interval by the increments' spread (last axis) alone."""
-    count = g.shape[-1]
-    deviation: float = g.std(axis=-1, ddof=1)
-    return T_975[count - 2] / math.sqrt(count) / block_seconds * deviation
 
 
 def _noise(y: Floats) -> float:
     """Standard deviation of what comes and goes from one sample to the next, robustly."""
     steps = np.diff(y)
     return 1.4826 * float(np.median(np.abs(steps - np.median(steps)))) / math.sqrt(2)
-
-
-def _last_third(g: Floats) -> tuple[float | None, float]:
-    """(q3, z): whether growth went on to the end."""
-    m = round(g.size / 3)
-    mean, last = float(g.mean()), float(g[-m:].mean())
-    error = float(g.std(ddof=1)) * math.sqrt(1 / m - 1 / g.size)
-    z = (last - mean) / error if error > 1e-9 * abs(mean) else 0.0
-    return (last / mean if mean > 0 else None), z
 
 
 def _events(t: Floats, y: Floats, cpu: Floats | None) -> tuple[float, float, bool]:
@@ -185,3 +163,43 @@ def _events(t: Floats, y: Floats, cpu: Floats | None) -> tuple[float, float, boo
         worked = 1 - spent >= 0.5 * (1 - share)
         share = max(share, spent)
     return events, share ** (0.95 * events), worked
+
+
+# What follows takes one row of increments or many (along the last axis): the least detectable
+# rate asks the same of the windows that it makes up.
+
+
+def spread_error(g: Floats, block_seconds: float) -> Floats:
+    """Half of the mean rate's 95 % interval by the increments' spread alone, per second."""
+    count = g.shape[-1]
+    half: Floats = g.std(axis=-1, ddof=1) * (T_975[count - 2] / math.sqrt(count) / block_seconds)
+    return half
+
+
+def last_third(g: Floats) -> tuple[Floats, Floats]:
+    """(q3, z): mean of the last third over that of all (0 if that is 0), and its distance from
+    it in standard errors (0 if all are equal)."""
+    m = round(g.shape[-1] / 3)
+    mean, last = g.mean(axis=-1), g[..., -m:].mean(axis=-1)
+    error = g.std(axis=-1, ddof=1) * math.sqrt(1 / m - 1 / g.shape[-1])
+    differ = error > 1e-9 * np.abs(mean)
+    z = np.where(differ, last - mean, 0.0) / np.where(differ, error, 1.0)
+    return np.where(mean != 0, last, 0.0) / np.where(mean != 0, mean, 1.0), z
+
+
+def fallback_share(g: Floats) -> Floats:
+    """The sum of falls over the sum of rises; 1 where nothing rises."""
+    won, lost = np.maximum(g, 0).sum(axis=-1), np.maximum(-g, 0).sum(axis=-1)
+    share: Floats = np.where(won > 0, lost, 1.0) / np.where(won > 0, won, 1.0)
+    return share
+
+
+def longest_rest_share(g: Floats) -> Floats:
+    """The longest run of increments under a tenth of their mean, as a share of all."""
+    rests = np.moveaxis(g <= 0.1 * g.mean(axis=-1, keepdims=True), -1, 0)
+    run = longest = np.zeros(rests.shape[1:])
+    for resting in rests:
+        run = np.where(resting, run + 1, 0)
+        longest = np.maximum(longest, run)
+    share: Floats = longest / rests.shape[0]
+    return share

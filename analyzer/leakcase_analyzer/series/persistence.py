@@ -37,6 +37,7 @@ Reason: TypeAlias = Literal[
     "decelerating",  # undecided: growth slows down
     "few-events",  # undecided: fewer than three events make the growth
     "bursty",  # undecided: growth is uneven
+    "slight",  # undecided: growth is steady, but too little yet to be called
     "few-periods",  # undecided: too few periods of the sawtooth to see its floor
     "managed-runtime",  # undecided: a garbage collector has not yet shown its floor
     "census-disagrees",  # undecided: the allocator's bytes in use do not grow with it
@@ -45,7 +46,12 @@ Reason: TypeAlias = Literal[
 ]
 
 LEAST_SAMPLES = 24
+# Steady growth of less than this many times the least that is growth at all is not called yet:
+# heaps that settle for minutes after their warm-up (SQLite, Redis at its bound) grow so.
+CALLED_FROM = 2.0
 LEAST_EVENTS = 3.0
+FEW_BLOCKS = 5
+LEAST_POSITIVE = 0.2
 MOST_FALLBACK = 0.1
 MOST_REST = 0.3
 # Below this the allocator's slack is nobody's trouble (step a).
@@ -88,7 +94,9 @@ class _Case:
         self.samples, self.scale, self.collector = samples, scale, collector
         self.floor = measure(samples.t, samples.y, scale, samples.cpu)
         first, last = end_medians(samples.y)
-        self.level_growth = max(self.floor.growth, last - first)
+        # Where a sawtooth happens to begin and to end tells nothing of its level.
+        swings = self.floor.big_drops > 0
+        self.level_growth = self.floor.growth if swings else max(self.floor.growth, last - first)
         self.census = self.late_census = NO_CENSUS
         late = tail_of(samples, samples.t.size // 2)
         first, last = end_medians(late.y)
@@ -115,7 +123,9 @@ class _Case:
         grown, least = self.level_growth, self.floor.least_growth
         if grown < least or not self.census.is_free_memory(grown):
             return None
-        if self.late_growth >= least and not self.late_census.is_free_memory(self.late_growth):
+        late = self.late_census
+        known = late.covers_growth is not None
+        if known and self.late_growth >= least and not late.is_free_memory(self.late_growth):
             return None
         return self._say("retention", "retention-growing")
 
@@ -177,12 +187,14 @@ class _Case:
         if not steady(self.floor):
             return self._steady_tail() or self._say("undecided", self._why_uneven())
         veto = self._veto()
+        if veto is None and self.floor.growth < CALLED_FROM * self.floor.least_growth:
+            veto = "slight"
         return self._say("undecided", veto) if veto else self._say("leak", "steady-floor")
 
     def _why_uneven(self) -> Reason:
         if self.floor.effective_events < LEAST_EVENTS:
             return "few-events"
-        return "few-periods" if self.floor.blocks < 5 else "bursty"
+        return "few-periods" if self.floor.blocks < FEW_BLOCKS else "bursty"
 
     def _tails(self) -> Iterator[Floor]:
         """The last three quarters and the last half by themselves."""
@@ -205,12 +217,14 @@ class _Case:
         """(h) A tail by itself, where a warm-up precedes a steady rise."""
         for tail in self._tails():
             rises = (
-                tail.growth >= 2 * tail.least_growth
+                tail.blocks >= FEW_BLOCKS
+                and tail.growth >= CALLED_FROM * tail.least_growth
                 and tail.positive_share >= 0.5
                 and tail.rate_low > 0
                 and tail.fallback_share <= MOST_FALLBACK
+                and tail.last_third_ratio is not None
+                and tail.last_third_ratio >= 0.9
                 and tail.last_third_z > -1
-                and goes_on(tail, 0.9)
             )
             if rises and not self._veto():
                 return self._say("leak", "steady-tail", tail)
@@ -244,6 +258,11 @@ def goes_on(floor: Floor, least_ratio: float) -> bool:
     return floor.last_third_z > -1 or q3 >= 0.9
 
 
+def most_top_share(increments: int) -> float:
+    """The most of all growth that one block may hold."""
+    return max(0.5, 2.1 / increments)
+
+
 def steady(floor: Floor) -> bool:
     """Whether the floor rises evenly, in several events, to the end of the window."""
     q3, top = floor.last_third_ratio, floor.top_share
@@ -252,8 +271,8 @@ def steady(floor: Floor) -> bool:
         and top is not None
         and q3 >= 0.7
         and floor.rate_low > 0
-        and floor.positive_share >= 0.2
-        and top <= max(0.5, 2.1 / len(floor.increments))
+        and floor.positive_share >= LEAST_POSITIVE
+        and top <= most_top_share(len(floor.increments))
         and floor.effective_events >= LEAST_EVENTS
         and floor.fallback_share <= MOST_FALLBACK
         and floor.longest_rest_share <= MOST_REST
