@@ -15,6 +15,9 @@ DELETED = b" (deleted)"
 #: No entry of smaps is longer; a text without the expected ends must not pile up.
 _ENTRY_LIMIT_BYTES = 1 << 20
 
+#: No address space is larger (64 PiB in kB); a larger figure is not one.
+_FIGURE_LIMIT_KB = 1 << 46
+
 #: The keys that are read, all in kB; the first two weigh a mapping.
 FIGURES: tuple[bytes, ...] = (
     b"Rss:",
@@ -55,7 +58,7 @@ def parse_map_line(line: bytes) -> Optional[MapLine]:
         start, end = int(low, 16), int(high, 16)
     except ValueError:
         return None
-    if not 0 <= start < end:
+    if not 0 <= start < end <= 1 << 64:
         return None
     return MapLine(start, end, fields[1], fields[3], fields[5] if len(fields) > 5 else b"")
 
@@ -107,9 +110,10 @@ class _Layout:
             return None
         words.append(b"0")
         try:
-            return tuple(map(int, self._values(words)))
+            figures = tuple(map(int, self._values(words)))
         except ValueError:
             return None
+        return figures if max(figures) < _FIGURE_LIMIT_KB and min(figures) >= 0 else None
 
 
 class SmapsParser:

@@ -10,23 +10,24 @@ from leakcase_collector.errors import NotSupported
 from leakcase_collector.system.clock import monotonic_ns
 
 from .base import Cadence, Context, Prediction, Probe
+from .figures import whole
 
 #: Keys of smaps_rollup, all in kB, by the column they go to (Documentation/filesystems/proc.rst).
 COLUMNS: Mapping[bytes, str] = {
-    b"Rss": "rss_bytes",
-    b"Pss": "pss_bytes",
-    b"Pss_Anon": "pss_anon_bytes",
-    b"Pss_File": "pss_file_bytes",
-    b"Pss_Shmem": "pss_shmem_bytes",
-    b"Private_Clean": "private_clean_bytes",
-    b"Private_Dirty": "private_dirty_bytes",
-    b"Shared_Clean": "shared_clean_bytes",
-    b"Shared_Dirty": "shared_dirty_bytes",
-    b"Anonymous": "anonymous_bytes",
-    b"AnonHugePages": "huge_anonymous_bytes",
-    b"Swap": "swap_bytes",
-    b"SwapPss": "swap_pss_bytes",
-    b"Locked": "locked_bytes",
+    b"Rss:": "rss_bytes",
+    b"Pss:": "pss_bytes",
+    b"Pss_Anon:": "pss_anon_bytes",
+    b"Pss_File:": "pss_file_bytes",
+    b"Pss_Shmem:": "pss_shmem_bytes",
+    b"Private_Clean:": "private_clean_bytes",
+    b"Private_Dirty:": "private_dirty_bytes",
+    b"Shared_Clean:": "shared_clean_bytes",
+    b"Shared_Dirty:": "shared_dirty_bytes",
+    b"Anonymous:": "anonymous_bytes",
+    b"AnonHugePages:": "huge_anonymous_bytes",
+    b"Swap:": "swap_bytes",
+    b"SwapPss:": "swap_pss_bytes",
+    b"Locked:": "locked_bytes",
 }
 _PAGE_LOCK_NS = 90
 
@@ -36,11 +37,8 @@ def parse_rollup(content: bytes) -> dict[str, Optional[int]]:
     out: dict[str, Optional[int]] = {}
     for line in content.split(b"\n"):
         words = line.split()
-        if len(words) != 3 or words[2] != b"kB" or not words[1].isdigit():
-            continue
-        column = COLUMNS.get(words[0][:-1])
-        if column is not None and words[0].endswith(b":") and len(words[1]) < 16:
-            out[column] = 1024 * int(words[1])
+        if len(words) == 3 and words[2] == b"kB" and words[0] in COLUMNS:
+            out[COLUMNS[words[0]]] = whole(words[1], 1024)
     return out
 
 

@@ -11,6 +11,8 @@ import sys
 from functools import partial
 from typing import Callable, NamedTuple, Optional
 
+from .figures import whole
+
 #: TCP states of include/net/tcp_states.h.
 _TCP_STATES = (
     "other established syn-sent syn-recv fin-wait1 fin-wait2 time-wait close close-wait last-ack "
@@ -49,11 +51,11 @@ def parse_inet_row(line: bytes, protocol: str, byte_order: str = sys.byteorder) 
     words = line.split()
     try:
         inode, state_number = int(words[9]), int(words[3], 16)
-        send, receive = (int(part, 16) for part in words[4].split(b":"))
+        send, receive = (_queued(part) for part in words[4].split(b":"))
         local, remote = _peer(words[1], byte_order), _peer(words[2], byte_order)
     except (ValueError, IndexError):
         return None
-    state = _TCP_STATES[state_number] if state_number < len(_TCP_STATES) else "other"
+    state = _TCP_STATES[state_number] if 0 <= state_number < len(_TCP_STATES) else "other"
     if not protocol.startswith("tcp"):
         # Datagram sockets use two of TCP's states: connected, and not.
         state = "connected" if state == "established" else "unconnected"
@@ -64,6 +66,13 @@ def parse_inet_row(line: bytes, protocol: str, byte_order: str = sys.byteorder) 
     return Row(
         inode, protocol, state, local, remote if is_connected else None, "", receive, send
     )  # fmt: skip
+
+
+def _queued(text: bytes) -> int:
+    number = int(text, 16)
+    if not 0 <= number < 1 << 32:
+        raise ValueError("no 32-bit number")
+    return number
 
 
 def _peer(text: bytes, byte_order: str) -> Peer:
@@ -111,11 +120,12 @@ def _kernel_row(
     line: bytes, protocol: str, inode_at: int, receive_at: int, send_at: Optional[int]
 ) -> Optional[Row]:
     words = line.split()
-    try:
-        inode, receive = int(words[inode_at]), int(words[receive_at])
-        send = None if send_at is None else int(words[send_at])
-    except (ValueError, IndexError):
+    if len(words) <= inode_at:
         return None
+    inode, receive = whole(words[inode_at]), whole(words[receive_at])
+    if inode is None or receive is None:
+        return None
+    send = None if send_at is None else whole(words[send_at])
     return Row(inode, protocol, "unconnected", receive_bytes=receive, send_bytes=send)
 
 
