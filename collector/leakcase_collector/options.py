@@ -17,7 +17,7 @@ _UNITS_NS = {
     "h": 3600 * NS_PER_SECOND,
     "d": 86400 * NS_PER_SECOND,
 }
-_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)(ms|s|m|h|d)?\Z")
+_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)(ms|s|m|h|d)?\Z")
 _MAX_NS = 366 * _UNITS_NS["d"]
 MIN_INTERVAL_NS = NS_PER_SECOND // 10
 
@@ -43,7 +43,7 @@ def interval_ns(text: str) -> int:
 
 def share(text: str) -> float:
     """``1%`` as 0.01."""
-    match = re.match(r"(\d{1,3}(?:\.\d{1,6})?)%\Z", text.strip())
+    match = re.match(r"([0-9]{1,3}(?:\.[0-9]{1,6})?)%\Z", text.strip())
     value = float(match[1]) / 100 if match else -1.0
     if not 0 < value <= 1:
         raise UsageError(f"--max-slowdown {text}: not a share. Write it as 1% or 0.5%.")

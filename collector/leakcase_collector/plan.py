@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Optional
 
 from .consent import WHAT_IT_DOES
-from .errors import CollectorError
+from .errors import CollectorError, NotPermitted, NotSupported
 from .pacing import rest_ns
 from .probes.base import Cadence, Prediction, Probe
 from .redact import Redactor
@@ -72,7 +72,10 @@ def plan(
     """Every probe with its predicted cost and number of calls."""
     out = []
     for probe in probes:
-        prediction = probe.predict(context)
+        try:
+            prediction = probe.predict(context)
+        except (NotPermitted, NotSupported):
+            prediction = Prediction(cpu_ns=0)  # It will leave a gap, which costs nothing.
         calls = _calls(probe, prediction, context.interval_ns, duration_ns, max_slowdown)
         out.append(PlannedProbe(probe, prediction, calls))
     return out

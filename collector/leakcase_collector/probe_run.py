@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from leakcase_bundle.records import Cost, Gap, Loss
 
-from .errors import CollectorError, OutputError, TargetGone
+from .errors import (
+    CollectorError,
+    NotPermitted,
+    NotSupported,
+    OutputError,
+    TargetGone,
+)
 from .probes.base import Prediction, Probe
 from .system.clock import monotonic_ns, thread_cpu_ns
 
@@ -89,6 +96,11 @@ class ProbeRun:
             predicted_wall_ns=None,
             target_stopped_ns=None if self.probe.stops_target else 0,
         )
+
+    def predict(self) -> None:
+        """Ask the probe what a call will cost; where that may not be seen, it stays unknown."""
+        with contextlib.suppress(NotPermitted, NotSupported):
+            self.prediction = self.probe.predict(self)
 
     def call(self, step: Callable[[Any, int], None], taken_ns: int) -> int:
         """Run one step of the probe, measured; returns its wall time. TargetGone passes."""

@@ -183,7 +183,7 @@ class Session:
         """Start every probe in the registered order, which puts early what is cheap."""
         self.started_ns = now = monotonic_ns()
         for run in self._runs:
-            run.prediction = run.probe.predict(run)
+            run.predict()
             if not self._fits(run):
                 continue
             run.call(run.probe.begin, monotonic_ns())

@@ -29,38 +29,39 @@ from tests.live.collecting import COLLECT, child, is_root, of_kind, read
 pytestmark = pytest.mark.live
 
 #: One word per place, so that a failure tells which place leaked.
-MARK = "S3CR3T"
+MARK = "Zqhidden"
 
 _TARGET = """
 import ctypes, mmap, os, socket, sys, tempfile, threading, time
 home = os.environ["HOME"]
 os.chdir(home)
 libc = ctypes.CDLL(None)
-keep = [open(os.path.join(home, "S3CR3Topenfile"), "w")]
-deleted = open(os.path.join(home, "S3CR3Tdeleted"), "w"); os.unlink(deleted.name)
-mapped = open(os.path.join(home, "S3CR3Tmapped"), "w+b"); mapped.write(b"x" * 8192); mapped.flush()
+keep = [open(os.path.join(home, "Zqhiddenopenfile"), "w") for _ in range(3)]
+deleted = open(os.path.join(home, "Zqhiddendeleted"), "w"); os.unlink(deleted.name)
+mapped = open(os.path.join(home, "Zqhiddenmapped"), "w+b")
+mapped.write(b"x" * 8192); mapped.flush()
 keep += [mmap.mmap(mapped.fileno(), 8192)]
-shm = open("/dev/shm/S3CR3Tshm%d" % os.getpid(), "w+b"); shm.write(b"x" * 8192); shm.flush()
+shm = open("/dev/shm/Zqhiddenshm%d" % os.getpid(), "w+b"); shm.write(b"x" * 8192); shm.flush()
 keep += [mmap.mmap(shm.fileno(), 8192)]; os.unlink(shm.name)
-fd = os.memfd_create("S3CR3Tmemfd"); os.write(fd, b"x" * 8192); keep += [mmap.mmap(fd, 8192)]
+fd = os.memfd_create("Zqhiddenmemfd"); os.write(fd, b"x" * 8192); keep += [mmap.mmap(fd, 8192)]
 # A named anonymous mapping (PR_SET_VMA, Linux 5.17) where the kernel has it.
 area = mmap.mmap(-1, 1 << 20); keep.append(area)
 address = ctypes.addressof(ctypes.c_char.from_buffer(area))
-name = ctypes.create_string_buffer(b"S3CR3Tvma")
+name = ctypes.create_string_buffer(b"Zqhiddenvma")
 libc.prctl(0x53564d41, 0, ctypes.c_ulong(address), ctypes.c_ulong(1 << 20), name)
 def unix(where):
     s = socket.socket(socket.AF_UNIX); s.bind(where); s.listen(); keep.append(s)
     c = socket.socket(socket.AF_UNIX); c.connect(where); keep.append(c)
-unix(os.path.join(home, "S3CR3Tsocket")); unix("\\0S3CR3Tabstract%d" % os.getpid())
+unix(os.path.join(home, "Zqhiddensocket")); unix("\\0Zqhiddenabstract%d" % os.getpid())
 s = socket.socket(); s.bind(("127.77.66.55", 0)); s.listen(); keep.append(s)
 c = socket.create_connection(s.getsockname()); keep.append(c)
-os.mkfifo(os.path.join(home, "S3CR3Tfifo"))
-keep.append(os.open(os.path.join(home, "S3CR3Tfifo"), os.O_RDWR))
+os.mkfifo(os.path.join(home, "Zqhiddenfifo"))
+keep.append(os.open(os.path.join(home, "Zqhiddenfifo"), os.O_RDWR))
 def thread():
-    libc.prctl(15, b"S3CR3Tthread", 0, 0, 0)
+    libc.prctl(15, b"Zqhiddenthread", 0, 0, 0)
     time.sleep(300)
 threading.Thread(target=thread, daemon=True).start()
-libc.prctl(15, b"S3CR3Tcomm", 0, 0, 0)
+libc.prctl(15, b"Zqhiddencomm", 0, 0, 0)
 print("ready", flush=True)
 time.sleep(300)
 """
@@ -68,7 +69,7 @@ time.sleep(300)
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    folder = tmp_path / "home" / "S3CR3Tuser"
+    folder = tmp_path / "home" / "Zqhiddenuser"
     folder.mkdir(parents=True)
     return folder
 
@@ -77,7 +78,7 @@ def home(tmp_path: Path) -> Path:
 def cgroup() -> Iterator[Path | None]:
     """A control group with a secret name, where one can be made (cgroup v2 or v1)."""
     for root in ("/sys/fs/cgroup", "/sys/fs/cgroup/memory", "/sys/fs/cgroup/unified"):
-        made = Path(root) / "S3CR3Tcgroup"
+        made = Path(root) / "Zqhiddencgroup"
         if (Path(root) / "cgroup.procs").exists() and os.access(root, os.W_OK):
             try:
                 made.mkdir()
@@ -98,8 +99,16 @@ def _capture(pid: int, case: Path, home: Path) -> str:
     """Capture in another UTS namespace with a secret host name, where that can be had."""
     command = [*COLLECT, "capture", str(pid), "--duration", "4s", "-o", str(case)]
     if is_root() and shutil.which("unshare"):
-        command = ["unshare", "--uts", "sh", "-c", 'hostname S3CR3Thost; exec "$@"', "-", *command]
-    env = {**os.environ, "USER": "S3CR3Tuser", "LOGNAME": "S3CR3Tuser", "HOME": str(home)}
+        command = [
+            "unshare",
+            "--uts",
+            "sh",
+            "-c",
+            'hostname Zqhiddenhost; exec "$@"',
+            "-",
+            *command,
+        ]
+    env = {**os.environ, "USER": "Zqhiddenuser", "LOGNAME": "Zqhiddenuser", "HOME": str(home)}
     done = subprocess.run(
         command, env=env, cwd=home, stdin=subprocess.DEVNULL, capture_output=True, text=True,
         timeout=60,
@@ -115,18 +124,18 @@ def test_no_planted_secret_is_in_the_decompressed_case(
     environment = {
         **os.environ,
         "HOME": str(home),
-        "S3CR3Tvariable": "S3CR3Tvalue",
-        "MALLOC_CONF": "prof_prefix:/home/S3CR3Tjemalloc,narenas:4",
-        "LD_PRELOAD_HINT": "S3CR3Tpreload",
-        "GLIBC_TUNABLES": "glibc.malloc.arena_max=2:S3CR3Ttunable=1",
-        "HEAPPROFILE": "/home/S3CR3Tprofile",
-        "MALLOC_ARENA_MAX": "S3CR3Tarena",
-        "NODE_OPTIONS": "--max-old-space-size=512 --title=S3CR3Ttitle",
+        "Zqhiddenvariable": "Zqhiddenvalue",
+        "MALLOC_CONF": "prof_prefix:/home/Zqhiddenjemalloc,narenas:4",
+        "LD_PRELOAD_HINT": "Zqhiddenpreload",
+        "GLIBC_TUNABLES": "glibc.malloc.arena_max=2:Zqhiddentunable=1",
+        "HEAPPROFILE": "/home/Zqhiddenprofile",
+        "MALLOC_ARENA_MAX": "Zqhiddenarena",
+        "NODE_OPTIONS": "--max-old-space-size=512 --title=Zqhiddentitle",
     }
-    script = home / "S3CR3Tscript.py"
+    script = home / "Zqhiddenscript.py"
     script.write_text(_TARGET)
     arguments = [
-        sys.executable, "-I", str(script), "--password=S3CR3Targ", "-pS3CR3Tshort", "S3CR3Tplain",
+        sys.executable, "-I", str(script), "--password=Zqhiddenarg", "-pZqhiddenshort", "Zqhiddenplain",
     ]  # fmt: skip
     case = tmp_path / "x.leakcase"
     with child(arguments, wait_for="ready", env=environment) as target:
@@ -136,28 +145,29 @@ def test_no_planted_secret_is_in_the_decompressed_case(
         target.send_signal(signal.SIGKILL)
     # The whole decompressed stream, not only what our reader knows of.
     with case.open("rb") as file:
-        content = b"".join(frame.content for frame in Reader(file).intact_frames())
+        frames = {frame.offset: frame.content for frame, _ in Reader(file).maps()}
+    content = b"".join(frames.values())
     assert len(content) > 2000
     assert MARK.encode() not in content
-    assert b"S3CR3T" not in case.read_bytes()
+    assert b"Zqhidden" not in case.read_bytes()
     for folded in (MARK.lower(), MARK.swapcase()):
         assert folded.encode() not in content
     assert b"127.77.66.55" not in content
     private_map = case.with_suffix(".leakcase.map").read_text()
     for planted in ("openfile", "mapped", "shm", "memfd", "thread", "comm", "user"):
-        assert f"S3CR3T{planted}" in private_map, f"{planted} was not met: the test proves nothing"
+        assert f"Zqhidden{planted}" in private_map, f"{planted}: not met"
     if cgroup is not None:
-        assert "S3CR3Tcgroup" in private_map
+        assert "Zqhiddencgroup" in private_map
 
 
 def test_what_is_worth_keeping_is_kept_and_relationships_survive(
     home: Path, tmp_path: Path
 ) -> None:
     environment = {**os.environ, "HOME": str(home), "MALLOC_ARENA_MAX": "3"}
-    script = home / "S3CR3Tscript.py"
+    script = home / "Zqhiddenscript.py"
     script.write_text(_TARGET)
     case = tmp_path / "x.leakcase"
-    arguments = [sys.executable, "-I", str(script), "--password=S3CR3Targ"]
+    arguments = [sys.executable, "-I", str(script), "--password=Zqhiddenarg"]
     with child(arguments, wait_for="ready", env=environment) as target:
         _capture(target.pid, case, home)
     records, reader = read(case)

@@ -10,13 +10,15 @@ import select
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgpack
 import pytest
 
+import leakcase_bundle
+import leakcase_collector
 from leakcase_bundle.records import CaseEnd, Event, Gap, RegionSnapshot, StatusSeries, ThreadSeries
 from tests.live.collecting import (
     COLLECT,
@@ -34,34 +36,45 @@ pytestmark = pytest.mark.live
 needs_root = pytest.mark.skipif(not is_root(), reason="needs root: it makes another user's process")
 
 
-def _run_as_nobody(*arguments: str | int | Path) -> subprocess.CompletedProcess[str]:
+NOBODY = 65534
+SYSTEM_PYTHON = "/usr/bin/python3"
+
+
+def _run_as_nobody(folder: Path, *arguments: str | int | Path) -> subprocess.CompletedProcess[str]:
+    """The collector as another user, who can reach neither our Python nor our checkout."""
     return subprocess.run(
-        [*COLLECT, *map(str, arguments)],
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
-        user=65534, group=65534, extra_groups=[],
-    )  # fmt: skip
+        [SYSTEM_PYTHON, "-m", "leakcase_collector", *map(str, arguments)],
+        env={"PYTHONPATH": str(folder), "PATH": "/usr/bin:/bin", "MSGPACK_PUREPYTHON": "1"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd="/",
+        user=NOBODY,
+        group=NOBODY,
+        extra_groups=[],
+    )
 
 
 @pytest.fixture
-def nobodys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder that user 65534 may write to and reach."""
+def nobodys() -> Iterator[Path]:
+    """A folder that user 65534 may write to and reach, with the collector in it."""
     folder = Path("/var/tmp") / f"leakcase-test-{os.getpid()}"
-    folder.mkdir(mode=0o777)
+    folder.mkdir()
+    for package in (leakcase_bundle, leakcase_collector, msgpack):
+        source = Path(package.__file__).parent
+        shutil.copytree(source, folder / source.name, ignore=shutil.ignore_patterns("*.so"))
     folder.chmod(0o777)
     yield folder
     shutil.rmtree(folder)
 
 
 @needs_root
-@pytest.mark.skipif(
-    not os.access(sys.executable, os.X_OK) or "/root/" in os.path.realpath(sys.executable),
-    reason="this Python lies where another user cannot reach it",
-)
+@pytest.mark.skipif(not Path(SYSTEM_PYTHON).exists(), reason=f"there is no {SYSTEM_PYTHON}")
 def test_another_users_process_leaves_gaps_and_status_three(nobodys: Path) -> None:
     with python_child("") as target:
-        done = _run_as_nobody(
-            "capture", target.pid, "--duration", "2s", "-o", nobodys / "x.leakcase"
-        )
+        case = nobodys / "x.leakcase"
+        done = _run_as_nobody(nobodys, "capture", target.pid, "--duration", "2s", "-o", case)
     assert done.returncode == 3, done.stderr
     assert any("refused" in line for line in sentences(done.stderr))
     records, reader = read(nobodys / "x.leakcase")
@@ -217,15 +230,13 @@ def test_a_disk_that_fills_up_leaves_a_readable_case_and_status_three(small_disk
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         time.sleep(3)
-        with (small_disk / "filler").open("wb") as filler:
-            try:
-                while True:
-                    filler.write(b"x" * 4096)
-                    filler.flush()
-            except OSError:
-                filler_full = True
+        with (
+            (small_disk / "filler").open("wb", buffering=0) as filler,
+            pytest.raises(OSError, match="No space"),
+        ):
+            while True:
+                filler.write(b"x" * 4096)
         _, stderr = capture.communicate(timeout=60)
-    assert filler_full
     assert capture.returncode == 3, stderr
     assert any("the disk is full" in line for line in sentences(stderr))
     records, reader = read(case)
