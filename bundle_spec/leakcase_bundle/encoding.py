@@ -21,6 +21,7 @@ MAX_MAP_LENGTH = 256
 MAX_STRING_BYTES = 4096
 
 _PLAIN = frozenset((type(None), bool, int, str, bytes))
+_PLAIN_OR_LIST = _PLAIN | {list}
 
 _packer = msgpack.Packer(use_bin_type=True)
 
@@ -51,9 +52,12 @@ def decode_maps(content: bytes) -> Iterator[dict[str, Any]]:
         raise LimitExceeded(
             f"a frame holds {len(content)} bytes; the format allows {MAX_FRAME_BYTES}"
         )
+    record = _RecordInProgress()
     unpacker = msgpack.Unpacker(
         raw=False,
         strict_map_key=True,
+        list_hook=record.take_list,
+        object_hook=record.take_map,
         max_buffer_size=MAX_FRAME_BYTES,
         max_str_len=MAX_STRING_BYTES,
         max_bin_len=MAX_STRING_BYTES,
@@ -63,24 +67,41 @@ def decode_maps(content: bytes) -> Iterator[dict[str, Any]]:
     )
     unpacker.feed(content)
     while unpacker.tell() < len(content):
+        record.lists = record.maps = 0
         try:
             item = unpacker.unpack()
         # OutOfData; else all of msgpack's own, and UnicodeDecodeError, are ValueErrors.
         except (msgpack.exceptions.OutOfData, ValueError, RecursionError) as error:
             raise _outside_profile() from error
-        yield _checked(item)
-
-
-def _checked(item: Any) -> dict[str, Any]:
-    if not isinstance(item, dict) or not all(type(key) is str for key in item):
-        raise _outside_profile()
-    for value in item.values():
-        if type(value) is list:
-            if not _PLAIN.issuperset(map(type, value)):
-                raise _outside_profile()
-        elif type(value) not in _PLAIN:
+        if type(item) is not dict:
             raise _outside_profile()
-    return item
+        yield item
+
+
+class _RecordInProgress:
+    """Checks lists and maps while msgpack finishes them, inner ones first.
+
+    What is nested is thus refused at the second of its kind, before a frame has become a million
+    of them.
+    """
+
+    lists = 0
+    maps = 0
+
+    def take_list(self, values: list[Any]) -> list[Any]:
+        self.lists += 1
+        if self.lists > MAX_MAP_LENGTH or not _PLAIN.issuperset(map(type, values)):
+            raise _outside_profile()
+        return values
+
+    def take_map(self, raw: dict[Any, Any]) -> dict[str, Any]:
+        self.maps += 1
+        if self.maps > 1 or not all(type(key) is str for key in raw):
+            raise _outside_profile()
+        # Lists have been looked into when they were finished.
+        if not _PLAIN_OR_LIST.issuperset(map(type, raw.values())):
+            raise _outside_profile()
+        return raw
 
 
 def _outside_profile() -> Damaged:
