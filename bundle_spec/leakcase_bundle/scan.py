@@ -125,8 +125,11 @@ class FrameScan:
                 continue
             end = offset + HEADER_BYTES + header.stored_bytes
             if end > self.file_bytes:
-                # The usual end of a collector that was killed: not a problem of its own.
-                offset = self._skip_to_header(offset, offset + HEADER_BYTES)
+                # The usual end of a collector that was killed: no problem, unless more follows.
+                beyond = self._skip_to_header(offset, offset + HEADER_BYTES)
+                if beyond < self.file_bytes:
+                    self._problems.note(offset, "a frame claims more bytes than the file has")
+                offset = beyond
                 continue
             if not self._takes_its_turn(offset, header):
                 self.skipped_bytes += end - offset
