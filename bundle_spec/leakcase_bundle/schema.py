@@ -219,13 +219,17 @@ def _checked_column(
             f"{spec.kind}.{field.name} holds {len(values)} values for {samples} samples"
         )
     for value in values:
-        if value is not None and not _may_be_written(field, value):
+        if type(value) not in _COLUMN_TYPES:
             raise _refusal(spec, field, value)
     differences = deltas(values)
-    for difference in differences:
-        if difference is not None and not INT_MIN <= difference <= INT_MAX:
-            raise SpecViolation(f"{spec.kind}.{field.name} jumps further than an integer reaches")
+    if not (_all_fit(values) and _all_fit(differences)):
+        raise SpecViolation(f"{spec.kind}.{field.name} goes or jumps beyond 64 bits")
     return differences
+
+
+def _all_fit(values: list[Optional[int]]) -> bool:
+    known = [value for value in values if value is not None]
+    return not known or (min(known) >= INT_MIN and max(known) <= INT_MAX)
 
 
 def _may_be_written(field: FieldSpec, value: Any) -> bool:
@@ -324,10 +328,10 @@ def _read_scalar(kind: str, field: FieldSpec, value: Any) -> Any:
     if field.token is not None:
         # Grammar is not enforced on reading (a newer minor format may widen it), but control
         # characters are never passed on to a terminal or a page.
-        if type(value) is str and len(value) <= MAX_TOKEN_LENGTH and value.isprintable():
+        if isinstance(value, str) and len(value) <= MAX_TOKEN_LENGTH and value.isprintable():
             return field.token(value)
     elif field.vocabulary is not None:
-        if type(value) is str and WORD_PATTERN.match(value):
+        if isinstance(value, str) and WORD_PATTERN.match(value):
             return value
     elif field.scalar == "int":
         if type(value) is int and INT_MIN <= value <= INT_MAX:
