@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from typing import Any, Optional
@@ -88,8 +89,9 @@ class FrameWriter:
                 view = view[os.write(self._descriptor, view) :]
         except OSError:
             # A torn frame would cost nothing but confusion: leave only whole ones.
-            os.ftruncate(self._descriptor, start)
-            os.lseek(self._descriptor, start, os.SEEK_SET)
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._descriptor, start)
+                os.lseek(self._descriptor, start, os.SEEK_SET)
             raise
         self._digest.update(data)
         self.written_bytes += len(data)
