@@ -180,7 +180,7 @@ def _search_order(
     named = [by_name.get(name.rpartition("/")[2]) for name in preloaded]
     preloads = [fact for fact in named if fact is not None]
     order = _breadth_first(program + preloads, by_name)
-    preloads += _mapped_before_libc([fact for fact in facts if fact not in order], facts)
+    preloads += _unasked(facts, order)
     return _breadth_first(program + preloads, by_name), preloads
 
 
@@ -198,19 +198,18 @@ def _breadth_first(
     return order
 
 
-def _mapped_before_libc(
-    loose: Sequence[ModuleFacts], facts: Sequence[ModuleFacts]
-) -> list[ModuleFacts]:
-    """Those libraries with a malloc that nobody needs but that were mapped before the C library.
+def _unasked(facts: Sequence[ModuleFacts], order: Sequence[ModuleFacts]) -> list[ModuleFacts]:
+    """Those libraries with a malloc that no mapped module needs: preloaded, though nobody says so.
 
-    The environment may hide LD_PRELOAD (overwritten, or /etc/ld.so.preload). The loader maps
-    preloaded libraries first, and mmap hands out neighbouring addresses, so that a preloaded one
-    lies between the loader and the C library, in whichever direction the kernel goes.
+    The environment may hide LD_PRELOAD (overwritten by the program, or /etc/ld.so.preload did it).
+    A library opened by name with dlopen looks the same, but nobody opens an allocator so. Addresses
+    do not tell: since Linux 6.7 large mappings are aligned and later ones fill the gaps.
     """
-    loader = [f.module.lowest_address for f in facts if _LOADER.search(f.module.path)]
-    libc = [f.module.lowest_address for f in facts if f.soname == "libc.so.6"]
-    if not loader or not libc:
-        return []
-    between = range(min(loader[0], libc[0]), max(loader[0], libc[0]))
-    early = [f for f in loose if f.defines_malloc and f.module.lowest_address in between]
-    return sorted(early, key=lambda fact: abs(fact.module.lowest_address - loader[0]))
+    needed = {name for fact in facts for name in fact.needed}
+    return [
+        fact
+        for fact in facts
+        if fact.defines_malloc
+        and fact not in order
+        and not needed & {fact.soname, fact.module.path.rpartition("/")[2]}
+    ]

@@ -27,9 +27,6 @@ class _OpenFile:
             os.close(self._fd)
             self._fd = -1
 
-    def __enter__(self) -> _OpenFile:
-        return self
-
     def __exit__(
         self,
         kind: type[BaseException] | None,
@@ -59,6 +56,9 @@ class KeptFile(_OpenFile):
         super().__init__(fd, path, proc)
         self._limit_bytes = limit_bytes
 
+    def __enter__(self) -> KeptFile:
+        return self
+
     def read(self) -> bytes:
         """The whole file as of now; TargetGone when its process ended."""
         try:
@@ -70,9 +70,11 @@ class KeptFile(_OpenFile):
                     break
                 content += more
                 if len(content) > self._limit_bytes:
-                    raise over_limit(self.path, self._limit_bytes)
+                    break
         except OSError as error:
-            raise translated(error, self.path, self._proc) from error
+            raise translated(error, self.path, self._proc, is_kept=True) from error
+        if len(content) > self._limit_bytes:
+            raise over_limit(self.path, self._limit_bytes)
         return content
 
 

@@ -29,7 +29,10 @@ class MappedModule(NamedTuple):
 
 
 def mapped_modules(system: System, pid: int) -> list[MappedModule]:
-    """The program and the libraries that `pid` has mapped now, by ascending address."""
+    """The program and the libraries that `pid` has mapped now, by ascending address.
+
+    None in a kernel thread or a zombie, nor for the moment in which an exec replaces the maps.
+    """
     return parse_modules(system.read_lines(f"/proc/{pid}/maps"), target_root(system, pid))
 
 

@@ -45,12 +45,15 @@ def printable(text: str) -> str:
     )
 
 
-def translated(error: OSError, path: str, proc: str = "/proc") -> CollectorError:
+def translated(
+    error: OSError, path: str, proc: str = "/proc", is_kept: bool = False
+) -> CollectorError:
     """The exception for `error`, met at `path` (a path as on a real machine).
 
     `proc` is where /proc is really mounted or recorded: it tells a process that ended (TargetGone)
     from a file that this kernel does not offer, or a thread or descriptor that ended while its
-    process lives (both NotSupported; whoever walks a listing skips those).
+    process lives (both NotSupported; whoever walks a listing skips those). `is_kept`: the error
+    came from a descriptor opened earlier, which knows its process though the number may be reused.
     """
     shown = printable(path)
     cause = os.strerror(error.errno) if error.errno else str(error)
@@ -61,7 +64,10 @@ def translated(error: OSError, path: str, proc: str = "/proc") -> CollectorError
         )
     process = PROCESS_PATH.match(path)
     if process and error.errno in (errno.ENOENT, errno.ESRCH):
-        return _missing_of_process(error.errno, shown, int(process.group(1)), proc)
+        pid = int(process.group(1))
+        if is_kept and error.errno == errno.ESRCH and process.group(2) is None:
+            return _gone(shown, pid)
+        return _missing_of_process(error.errno, shown, pid, proc)
     if error.errno in _EXHAUSTED:
         return LimitReached(
             f"cannot read {shown}: a limit of this host is used up ({cause}). "
@@ -87,6 +93,10 @@ def _missing_of_process(number: int, shown: str, pid: int, proc: str) -> Collect
             f"cannot read {shown}: process {pid} is hidden from this user (/proc is mounted "
             "with hidepid). Run as root or as the process's own user."
         )
+    return _gone(shown, pid)
+
+
+def _gone(shown: str, pid: int) -> TargetGone:
     return TargetGone(
         f"process {pid} is gone: it ended before or while {shown} was read. "
         "Choose a running process; what was recorded so far is kept."

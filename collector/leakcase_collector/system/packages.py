@@ -44,11 +44,16 @@ class Packages:
 
     def _look_up(self, pid: int, paths: list[str]) -> dict[str, PackageOwner | None]:
         # Since /usr was merged a file has two names, and a database may list either.
-        asked = {name: path for path in paths for name in (path, _other_name(path)) if name}
+        asked: dict[str, list[str]] = {}
+        for path in paths:
+            for name in (path, _other_name(path)):
+                asked.setdefault(name, []).append(path)
         owners: dict[str, PackageOwner | None] = dict.fromkeys(paths)
         readable = 0
         for look_up in _DATABASES:
-            missing = frozenset(name for name, path in asked.items() if owners[path] is None)
+            missing = frozenset(
+                name for name, of in asked.items() if any(owners[path] is None for path in of)
+            )
             try:
                 found = look_up(self._system, pid, missing) if missing else {}
             except NotSupported:
@@ -56,7 +61,7 @@ class Packages:
             readable += 1
             for name, owner in found.items():
                 if _NAME.match(owner.name) and _VERSION.match(owner.version or "0"):
-                    owners[asked[name]] = owner
+                    owners.update(dict.fromkeys(asked[name], owner))
         if not readable:
             raise NotSupported(
                 "cannot tell which packages the target's files came from: its root has no dpkg, "
@@ -65,8 +70,8 @@ class Packages:
         return owners
 
 
-def _other_name(path: str) -> str | None:
-    """The same file's name on the other side of a merged /usr, if it can have one."""
+def _other_name(path: str) -> str:
+    """The same file's name on the other side of a merged /usr; the path itself if it has none."""
     if not _MERGED.match(path):
-        return None
+        return path
     return path[len("/usr") :] if path.startswith("/usr/") else f"/usr{path}"

@@ -31,7 +31,7 @@ _PROGRAM_SYMBOLS = {
     "_ZN4node5StartEiPPc": "node",
     "ruby_init": "ruby",
     "DotNetRuntimeInfo": "dotnet",
-    "zend_startup": "php",
+    "php_module_startup": "php",
     "perl_construct": "perl",
     "enif_alloc": "beam",
 }
