@@ -7,6 +7,7 @@ However it ends (time, Ctrl-C, target gone, disk full), the case on disk is read
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Callable, Optional
@@ -162,6 +163,7 @@ class Session:
             decision = self._finish(end)
         except TargetGone as gone:
             end, error = "target-gone", gone
+            self._finish_without_target()
         except OutputError as failure:
             end, error = "disk-full", failure
         finally:
@@ -301,6 +303,13 @@ class Session:
             if not run.dead:
                 run.call(run.probe.finish, monotonic_ns())
         return self._decide(monotonic_ns())
+
+    def _finish_without_target(self) -> None:
+        """What does not need the target may still be told: the OOM killer's word about its end."""
+        for run in self._runs:
+            with contextlib.suppress(TargetGone, OutputError):
+                if not run.dead:
+                    run.call(run.probe.finish, monotonic_ns())
 
     def _decide(self, now: int) -> Decision:
         decision = decide(self.footprints, self.headroom_bytes, now)
