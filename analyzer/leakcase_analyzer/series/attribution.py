@@ -33,8 +33,9 @@ def attribute(
 
     `snapshots` are (seconds, amount by region) in order of time; a region missing from one had
     nothing then (unmapped, or not yet mapped). With three or more snapshots a region's growth is
-    the median slope between all pairs of them (Theil and Sen) over the time they span, so that
-    one spike tells nothing; with two it is their difference. Regions that shrank explain nothing
+    the median slope between all pairs of them (Theil and Sen) over the time they span, or what its
+    floor rose by from the first two to the last two where that is more, as in a cache that filled
+    and stopped; so one spike tells nothing. With two it is their difference. Regions that shrank explain nothing
     and take nothing from those that grew. The shares add up to at most 1: when the regions grew
     by more than was judged (their snapshots saw garbage as well), each gives way in proportion.
     """
@@ -62,4 +63,7 @@ def _growth(region: str, snapshots: Sequence[tuple[float, Mapping[str, float]]])
     early, late = np.triu_indices(t.size, 1)
     apart = t[late] - t[early]
     slopes = (y[late] - y[early])[apart > 0] / apart[apart > 0]
-    return float(np.median(slopes) * (t[-1] - t[0])) if slopes.size else 0.0
+    if not slopes.size:
+        return 0.0
+    floor_rise = float(y[-2:].min() - y[:2].min())
+    return max(float(np.median(slopes) * (t[-1] - t[0])), floor_rise)
