@@ -18,6 +18,7 @@ _TCP_STATES = (
     "other established syn-sent syn-recv fin-wait1 fin-wait2 time-wait close close-wait last-ack "
     "listen closing new-syn-recv"
 ).split()
+_FIN_RECEIVED = ("close-wait", "last-ack", "closing")
 #: socket_state of include/uapi/linux/net.h.
 _UNIX_STATES = ("other", "unconnected", "connecting", "connected", "disconnecting")
 _UNIX_TYPES = {1: "unix-stream", 2: "unix-datagram", 5: "unix-seqpacket"}
@@ -62,6 +63,9 @@ def parse_inet_row(line: bytes, protocol: str, byte_order: str = sys.byteorder) 
     if state == "listen":
         # Here the columns are the length and the limit of the queue of connections, not bytes.
         return Row(inode, protocol, state, local)
+    if state in _FIN_RECEIVED and receive:
+        # The end of the stream takes a place in the sequence and waits in the queue, too.
+        receive -= 1
     is_connected = state != "unconnected"
     return Row(
         inode, protocol, state, local, remote if is_connected else None, "", receive, send
