@@ -118,9 +118,7 @@ def test_a_program_that_hosts_nothing_has_no_runtime() -> None:
         ),
         (
             "/usr/local/sbin/php-fpm",
-            TinyElf(
-                defined=("php_module_startup",), sections={".rodata": b"X-Powered-By: PHP/8.3.1\0"}
-            ),
+            replace(PHP, sections={".rodata": b"X-Powered-By: PHP/8.3.1\0"}),
             True,
             ("php", "symbol", "8.3.1"),
         ),
