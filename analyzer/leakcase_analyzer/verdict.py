@@ -32,6 +32,8 @@ from leakcase_analyzer.series.trigger import When
 BOUND_MARGIN = 1.25
 #: What the group's kernel memory tells is less sure than the process's own figures.
 KERNEL_WEIGHT = 0.6
+#: Limits that lie further ahead than a month are listed, but are no part of the answer.
+WORTH_A_WORD_SECONDS = 30 * 86_400.0
 
 
 @dataclass(frozen=True)
@@ -270,5 +272,5 @@ def _reasons(
         reasons += [found.claim, *found.evidence_for]
     reasons += [observation.claim for observation in of_type(findings, Observation)]
     limits = sorted(of_type(findings, TimeToLimit), key=lambda limit: limit.seconds)
-    reasons += [limit.claim for limit in limits[:2]]
+    reasons += [limit.claim for limit in limits[:2] if limit.seconds < WORTH_A_WORD_SECONDS]
     return tuple(dict.fromkeys(reasons))

@@ -128,10 +128,14 @@ class Observation(Finding):
 
 @dataclass(frozen=True, kw_only=True)
 class RuledOut(Finding):
-    """A cause that the evidence excludes: the claim. `what` is the quantity, where it is one."""
+    """A cause that the evidence excludes: the claim. `what` is the quantity, where it is one.
+
+    `brief` is both in a few words, for where there is no room; None: this deserves room.
+    """
 
     because: Sentence
     what: str | None = None
+    brief: Sentence | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,9 +32,7 @@ PROBES = {
         "settings of its allocator and runtime", "a bound that it was given would be missed", 0.95
     ),
     "modules": Blindness("its program and libraries", "versions and build-ids are not known"),
-    "runtime": Blindness(
-        "its language runtime", "a collected heap may pass as native", 0.95
-    ),
+    "runtime": Blindness("its language runtime", "a collected heap may pass as native", 0.95),
     "regions": Blindness("its mappings", "which mappings grew is not known", 0.95),
     "rollup": Blindness("its share of shared memory", "shared pages are counted in full"),
     "sockets": Blindness("its sockets by state", "connections that nobody closes are not named"),
@@ -87,7 +85,7 @@ def _case(evidence: Evidence) -> Iterator[Finding]:
     if reading.truncated:
         yield NotSeen(
             claim=say("the end of the capture"),
-            because=say("the case is truncated: its last frame is missing, as after a kill"),
+            because=say("the case was cut off: its last frame is missing, as after a kill"),
             effect=say("everything before that was read and judged"),
             weight=0.97,
         )

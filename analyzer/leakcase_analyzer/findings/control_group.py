@@ -15,6 +15,9 @@ from leakcase_analyzer.findings.tracks import (
 from leakcase_analyzer.findings.trends import Knowledge, ruled_out, trend
 from leakcase_analyzer.sentences import Count, Size, say
 
+#: Growth of the neighbours that is worth a word.
+NEIGHBOURS_BYTES = 8 << 20
+
 
 def control_group(evidence: Evidence) -> Iterator[Finding]:
     """Page cache grows a container's figure and is no leak: the kernel drops it when needed."""
@@ -32,25 +35,31 @@ def control_group(evidence: Evidence) -> Iterator[Finding]:
         excluded = ruled_out(quantity.what, found) if alone else None
         if excluded is not None:
             yield excluded
-    group = columns.growth("anon_bytes")
-    own = trend(evidence, ANONYMOUS)
-    if not alone and group is not None and own is not None:
-        elsewhere = group - (own.last - own.first)
-        if elsewhere > max(8 << 20, own.last - own.first):
-            yield Observation(
-                topic="neighbours-grow",
-                claim=say(
-                    "other processes of its control group grew by {size} meanwhile",
-                    size=Size(elsewhere),
-                ),
-            )
-    if facts is not None and (facts.shared_with_processes or 0) > 0:
+    yield from _neighbours(evidence)
+
+
+def _neighbours(evidence: Evidence) -> Iterator[Finding]:
+    """Who else uses up the group's limit, where it has one."""
+    facts, columns = evidence.cgroup_facts, evidence.columns("cgroup")
+    if facts is None or columns is None or facts.limit_bytes is None:
+        return
+    if not facts.shared_with_processes:
+        return
+    yield Observation(
+        topic="shared-group",
+        claim=say(
+            "it shares its control group's limit with {count}",
+            count=Count(facts.shared_with_processes, "other process"),
+        ),
+    )
+    group, own = columns.growth("anon_bytes"), trend(evidence, ANONYMOUS)
+    if group is None or own is None:
+        return
+    elsewhere = group - (own.last - own.first)
+    if elsewhere > max(NEIGHBOURS_BYTES, own.last - own.first):
         yield Observation(
-            topic="shared-group",
-            claim=say(
-                "it shares its control group with {count}, so the group's figure is not its own",
-                count=Count(facts.shared_with_processes or 0, "other process"),
-            ),
+            topic="neighbours-grow",
+            claim=say("those grew by {size} meanwhile, more than it did", size=Size(elsewhere)),
         )
 
 

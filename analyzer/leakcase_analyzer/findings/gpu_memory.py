@@ -40,4 +40,5 @@ def gpu_memory(evidence: Evidence) -> Iterator[Finding]:
         yield RuledOut(
             claim=say("growing GPU memory"),
             because=say("the process has no GPU device open or mapped"),
+            brief=say("no GPU in use"),
         )

@@ -28,7 +28,7 @@ def limits(evidence: Evidence) -> Iterator[Finding]:
         space = trend(evidence, ADDRESS_SPACE)
         if space is not None and own.address_space_bytes is not None:
             yield from _meets(
-                "the process's address space limit (RLIMIT_AS)",
+                "the process's address space limit RLIMIT_AS",
                 "bytes",
                 own.address_space_bytes,
                 own.address_space_bytes - space.last,
@@ -70,7 +70,7 @@ def _host(evidence: Evidence, rate: float) -> Iterator[Finding]:
     if columns is None or available is None:
         return
     room = available + (columns.last("swap_free_bytes") or 0.0)
-    yield from _meets("the host's free memory and swap", "bytes", room, room, rate)
+    yield from _meets("the end of the host's free memory and swap", "bytes", room, room, rate)
 
 
 def _meets(limit: str, unit: str, most: float, room: float, rate: float) -> Iterator[Finding]:
@@ -79,7 +79,7 @@ def _meets(limit: str, unit: str, most: float, room: float, rate: float) -> Iter
     seconds = max(0.0, room) / rate
     yield TimeToLimit(
         claim=say(
-            "at this rate " + limit + " ({most}) is reached in {span}",
+            "at this rate it meets " + limit + " ({most}) in {span}",
             most=amount(unit, most),
             span=Span(seconds),
         ),
@@ -105,4 +105,5 @@ def _kills(evidence: Evidence) -> Iterator[Finding]:
         yield RuledOut(
             claim=say("OOM kills"),
             because=say("the kernel's log shows none of this process or its control group"),
+            brief=say("no OOM kill"),
         )

@@ -25,7 +25,9 @@ def swap(evidence: Evidence) -> Iterator[Finding]:
     ever = status.get("swap_bytes")
     if swapped == 0 and ever is not None and not (ever > 0).any():
         yield RuledOut(
-            claim=say("growth hidden in swap"), because=say("nothing of the process is in swap")
+            claim=say("growth hidden in swap"),
+            because=say("nothing of the process is in swap"),
+            brief=say("swap 0 B"),
         )
         return
     grown = status.growth("swap_bytes") or 0.0

@@ -39,6 +39,7 @@ REASONS: dict[Reason, str] = {
     "quiet": "the rise stopped, but the quiet since is too short to rely on",
     "decelerating": "the rise became slower and slower",
     "few-events": "the rise came in too few steps to tell a habit from an accident",
+    "slight": "the floor rose evenly, but by little more than a heap that settles does",
     "bursty": "the rise came in uneven bursts",
     "few-periods": "the window holds too few rises and falls to see their floor",
     "managed-runtime": "the garbage collector has not shown yet what it can free",
@@ -170,5 +171,8 @@ def ruled_out(cause: str, found: Trend | None) -> RuledOut | None:
         claim=say(cause),
         because=found.bounded_by or found.claim,
         what=found.what,
+        brief=say(found.what + " {level}", level=amount(found.unit, found.last))
+        if found.status == "stable" or found.growth.reason == "falls-back"
+        else None,
         evidence_for=unseen,
     )

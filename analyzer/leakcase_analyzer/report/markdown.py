@@ -103,4 +103,3 @@ def _safe(sentence: Sentence) -> Markup:
 
 def _sentence(sentence: Sentence) -> Markup:
     return Markup(as_sentence(render(sentence, MARKDOWN)))
-

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from leakcase_analyzer.actions import Action
 from leakcase_analyzer.analysis import Analysis, Growing
+from leakcase_analyzer.findings.base import NotSeen, RuledOut
 from leakcase_analyzer.report.chart import sparkline
 from leakcase_analyzer.report.facts import (
     amount_text,
@@ -16,7 +18,6 @@ from leakcase_analyzer.report.facts import (
     watched,
 )
 from leakcase_analyzer.report.units import as_sentence, confidence, render, share, size_interval
-from leakcase_analyzer.sentences import Sentence
 
 WIDTH = 80
 MOST_LINES = 40
@@ -33,6 +34,8 @@ class _Section:
     """A title and entries, each wrapped already; entries go from the end where room is short."""
 
     title: str
+    #: How dear a line of it is: a section with dear lines keeps more of them.
+    worth: float
     entries: list[list[str]] = field(default_factory=list)
     hidden: int = 0
 
@@ -48,17 +51,12 @@ def terminal_text(analysis: Analysis, *, colour: bool, unicode: bool) -> str:
     answer = _wrapped(render(analysis.verdict.headline), "", "")
     facts = _facts(analysis, unicode)
     sections = [
-        _section("Why", map(_said, analysis.verdict.reasons)),
-        _section("What grows", (_grows(one) for one in analysis.growing)),
-        _section("Ruled out", (
-            f"{render(one.claim)}: {render(one.because)}" for one in analysis.ruled_out)),
-        _section("Not seen", (
-            f"{render(one.claim)}: {render(one.because)}; {render(one.effect)}"
-            for one in analysis.not_seen)),
-        _section("What to do", (
-            f"{as_sentence(render(one.what))} {as_sentence(render(one.why))}"
-            for one in analysis.actions)),
-    ]  # fmt: skip
+        _section("Why", 2.0, map(render, analysis.verdict.reasons)),
+        _section("What grows", 1.0, map(_grows, analysis.growing)),
+        _section("Ruled out", 1.0, _ruled_out(analysis.ruled_out)),
+        _section("Not seen", 0.8, map(_not_seen, analysis.not_seen)),
+        _section("What to do", 1.2, map(_action, analysis.actions)),
+    ]
     _fit(sections, MOST_LINES - len(answer) - len(facts))
     body = [line for section in sections for line in section.lines()]
     if colour:
@@ -98,16 +96,31 @@ def _facts(analysis: Analysis, unicode: bool) -> list[str]:
 
 def _grows(one: Growing) -> str:
     part = "of that, " if one.part_of is not None else ""
-    text = f"{part}{one.what}: {rate_text(one.unit, one.rate_per_hour)}"
+    what = one.what.removeprefix("descriptors: ")
+    text = f"{part}{what}: {rate_text(one.unit, one.rate_per_hour)}"
     return text if one.share is None else f"{text}, {share(one.share)} of the growth"
 
 
-def _said(sentence: Sentence) -> str:
-    return render(sentence)
+def _ruled_out(excluded: Sequence[RuledOut]) -> Iterator[str]:
+    """What is simply steady in one entry, the rest one by one."""
+    for one in excluded:
+        if one.brief is None:
+            yield f"{render(one.claim)}: {render(one.because)}"
+    brief = [render(one.brief) for one in excluded if one.brief is not None]
+    if brief:
+        yield "steady or not there: " + ", ".join(brief)
 
 
-def _section(title: str, texts: Iterable[str]) -> _Section:
-    return _Section(title, [_wrapped(text, "  - ", "    ") for text in texts])
+def _not_seen(one: NotSeen) -> str:
+    return f"{render(one.claim)}: {render(one.because)}; {render(one.effect)}"
+
+
+def _action(one: Action) -> str:
+    return f"{as_sentence(render(one.what))} {as_sentence(render(one.why))}"
+
+
+def _section(title: str, worth: float, texts: Iterable[str]) -> _Section:
+    return _Section(title, worth, [_wrapped(text, "  - ", "    ") for text in texts])
 
 
 def _wrapped(text: str, first: str, following: str) -> list[str]:
@@ -117,10 +130,11 @@ def _wrapped(text: str, first: str, following: str) -> list[str]:
 
 
 def _fit(sections: list[_Section], room: int) -> None:
-    """Hide entries, always of the section that takes most lines, until all fits."""
+    """Hide entries, always of the section that takes most lines for its worth, until all fits."""
     while sum(len(section.lines()) for section in sections) > room:
-        longest = max(sections, key=lambda section: len(section.lines()))
-        if len(longest.entries) <= 1:
+        cuttable = [section for section in sections if len(section.entries) > 1]
+        if not cuttable:
             return
+        longest = max(cuttable, key=lambda section: len(section.lines()) / section.worth)
         longest.entries.pop()
         longest.hidden += 1
