@@ -6,6 +6,7 @@ module          what it answers
 `door`          reads under /proc, /sys and the host's root; files of the target's own root
 `os_errors`     which typed exception an errno becomes
 `files`         a small file read again and again; random access into a target's file
+`memory`        the target's memory, read from outside without bringing a page in
 `identity`      is this still the same process, the same program, and what kind of process
 `clock`         monotonic and wall time, the sampling rhythm, our own CPU time and memory
 `signals`       the user's wish to stop, as something that can be waited for
