@@ -45,7 +45,10 @@ class Reader:
     def _start(self) -> None:
         self._problems = Problems()
         self._scan = FrameScan(self._file, self._problems, self._max_content_bytes, self._salvage)
+        #: Records that could be decoded, whatever they held.
         self.records = 0
+        #: Records that `decoded` handed out: good ones, and those of unknown kinds.
+        self.intact_records = 0
         self.unknown_records = 0
         self.damaged_records = 0
 
@@ -119,6 +122,7 @@ class Reader:
                 continue
             if record is None:
                 self.unknown_records += 1
+            self.intact_records += 1
             yield frame, raw, record
 
     def maps(self) -> Iterator[tuple[Frame, dict[str, Any]]]:

@@ -200,7 +200,7 @@ class VersionToken(Token):
 
     field_class = "version"
     meaning = "Kept: a version of a package, library, runtime, kernel or distribution."
-    grammar = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+:~_-]{0,79}\Z")
+    grammar = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+:~^_-]{0,79}\Z")
 
 
 class BuildId(Token):

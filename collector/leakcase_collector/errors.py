@@ -1,6 +1,6 @@
 """The collector's few exceptions.
 
-One place, `leakcase_collector.system.door`, turns ``OSError`` into these; probes see only
+One place, `leakcase_collector.system.os_errors`, turns ``OSError`` into these; probes see only
 these, and only ``cli`` turns them into exit codes.
 """
 
