@@ -75,26 +75,26 @@ class RegionTally:
         self._named: dict[tuple[bytes, bytes, bytes], GroupKey] = {}
         self._anonymous: dict[tuple[str, bytes], GroupKey] = {}
         self._large: list[tuple[int, int, GroupKey, tuple[int, ...]]] = []
-        self._held: Optional[tuple[MapLine, tuple[int, ...], bool]] = None
+        self._held: Optional[tuple[MapLine, tuple[int, ...], bytes]] = None
         self._previous: Optional[MapLine] = None
         self.mappings = 0
         self.folded = 0
 
-    def add(self, line: MapLine, figures: tuple[int, ...], is_no_huge_page: bool = False) -> None:
+    def add(self, line: MapLine, figures: tuple[int, ...], flags: bytes = b"") -> None:
         """One mapping. It is counted when the next one is known: its kind may depend on that."""
         if self._held is not None:
             self._settle(line)
-        self._held = (line, figures, is_no_huge_page)
+        self._held = (line, figures, flags)
         self.mappings += 1
 
     def _settle(self, following: Optional[MapLine]) -> None:
         assert self._held is not None
-        line, figures, is_no_huge_page = self._held
+        line, figures, flags = self._held
         if line.path:
             identity = (line.path, line.permissions, line.device)
             key = self._named.get(identity) or self._name(identity, line)
         else:
-            key = self._place(line, following, is_no_huge_page)
+            key = self._place(line, following, flags)
         size = line.end - line.start
         self._count(key, (1, size, *figures), line)
         self._previous = line
@@ -110,10 +110,8 @@ class RegionTally:
             self._named[identity] = key
         return key
 
-    def _place(
-        self, line: MapLine, following: Optional[MapLine], is_no_huge_page: bool
-    ) -> GroupKey:
-        kind = classify_anonymous(self._previous, line, following, is_no_huge_page, self._facts)
+    def _place(self, line: MapLine, following: Optional[MapLine], flags: bytes) -> GroupKey:
+        kind = classify_anonymous(self._previous, line, following, flags, self._facts)
         if kind == BSS:
             assert self._previous is not None
             named = classify_named(self._previous, self._facts)

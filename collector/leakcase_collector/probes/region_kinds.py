@@ -168,13 +168,13 @@ def classify_anonymous(
     previous: Optional[MapLine],
     line: MapLine,
     following: Optional[MapLine],
-    is_no_huge_page: bool,
+    flags: bytes,
     facts: ProcessFacts,
 ) -> str:
     """The kind of a mapping without a path, from its neighbours in the list.
 
-    `is_no_huge_page` is the flag ``nh`` of smaps: since Linux 6.7 every mapping made with
-    MAP_STACK has it.
+    `flags` are the VmFlags of smaps, empty where there is only maps. Since Linux 6.7 every mapping
+    made with MAP_STACK has ``nh``.
     """
     permissions = line.permissions
     if permissions[3:4] == b"s":
@@ -185,7 +185,7 @@ def classify_anonymous(
         return "jit-code"
     if permissions[1:2] != b"w":
         return "anonymous"
-    if is_arena_heap(line, following):
+    if is_arena_heap(line, following, flags):
         return "arena-heap"
     if previous is not None and previous.end == line.start:
         if is_guard(previous) and is_stack_size(line, previous, facts):
@@ -195,24 +195,27 @@ def classify_anonymous(
     # glibc 2.42 on Linux 6.13 guards its stacks inside the mapping (MADV_GUARD_INSTALL), so that
     # neighbouring stacks become one mapping.
     stack_bytes = facts.stack_limit_bytes
-    if is_no_huge_page and stack_bytes and (line.end - line.start) % stack_bytes == 0:
+    if b" nh" in flags and stack_bytes and (line.end - line.start) % stack_bytes == 0:
         return STACK_CANDIDATE
     return "anonymous"
 
 
-def is_arena_heap(line: MapLine, following: Optional[MapLine]) -> bool:
+def is_arena_heap(line: MapLine, following: Optional[MapLine], flags: bytes) -> bool:
     """Whether a writable mapping looks like a heap of a glibc thread arena (malloc/arena.c).
 
     Such a heap begins at a multiple of 64 MiB, and what malloc has not asked for yet is without
-    access up to the next one; a full heap has no such rest. Wrong for whoever else reserves
-    aligned 64 MiB: Go does, so the addresses where it does (runtime/malloc.go, arena hints) are
-    left out; a JVM's metaspace is aligned like that one time in 16.
+    access up to the next one. A full heap has no such rest; it is known by the flag ``nr``, for
+    arenas are mapped with MAP_NORESERVE (which vm.overcommit_memory = 2 ignores), and without
+    flags it passes as anonymous: a buffer of 64 MiB that the kernel put right below an arena is
+    aligned, too. Wrong for whoever else reserves aligned 64 MiB: Go does, so the addresses where
+    it does (runtime/malloc.go, arena hints) are left out; a JVM's metaspace is aligned like that
+    one time in 16.
     """
     start, end = line.start, line.end
     if start % ARENA_BYTES or ((start >> 32) & 0xFF == 0xC0 and start >> 40 < 0x7F):
         return False
     if (end - start) % ARENA_BYTES == 0:
-        return True
+        return b" nr" in flags
     return (
         following is not None
         and following.start == end
@@ -233,14 +236,15 @@ def is_stack_size(line: MapLine, guard: MapLine, facts: ProcessFacts) -> bool:
     """Whether a mapping above a guard is of a size that stacks have.
 
     Stacks are asked for in round sizes, with or without the guard, and no smaller than
-    PTHREAD_STACK_MIN. The kernel joins a stack with an equal mapping right above it, so one that
-    is larger than the limit counts as well.
+    PTHREAD_STACK_MIN. The kernel joins a stack with an equal mapping right above it: such a one
+    is still a stack where that is the larger part of it, else it is what lay above.
     """
     size = line.end - line.start
     if size < _STACK_UNIT_BYTES:
         return False
-    if facts.stack_limit_bytes and size >= facts.stack_limit_bytes:
-        return True
+    limit = facts.stack_limit_bytes
+    if limit and size >= limit:
+        return size < 2 * limit
     return size % _STACK_UNIT_BYTES == 0 or (line.end - guard.start) % _STACK_UNIT_BYTES == 0
 
 

@@ -155,7 +155,7 @@ class RegionsProbe(Probe):
         tally = RegionTally(facts, _WEIGH)
         try:
             for line, figures, flags in parser.entries(chunks):
-                tally.add(line, figures, b" nh" in flags)
+                tally.add(line, figures, flags)
         except (NotPermitted, NotSupported) as error:
             context.gap(error, "smaps")
             self._has_smaps = False

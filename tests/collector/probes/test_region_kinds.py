@@ -28,12 +28,12 @@ FACTS = ProcessFacts(
 )
 
 
-def groups_of(text: bytes, facts: ProcessFacts = FACTS, no_huge_page: bool = False) -> list[Group]:
+def groups_of(text: bytes, facts: ProcessFacts = FACTS, flags: bytes = b"") -> list[Group]:
     """The groups of a text of maps, without the large single mappings."""
     tally = RegionTally(facts)
     for line in map_lines([text]):
         assert line is not None
-        tally.add(line, (), no_huge_page)
+        tally.add(line, (), flags)
     return [group for group in tally.groups(10_000) if group.start is None]
 
 
@@ -172,7 +172,16 @@ def test_a_heap_of_an_arena_reaches_with_its_reserve_to_the_next_64_mib() -> Non
 
 
 def test_a_full_heap_of_an_arena_has_no_reserve() -> None:
-    assert kinds_of(row(0x7FED6C000000, 64 * MB, "rw-p")) == {"arena-heap": 1}
+    text = row(0x7FED6C000000, 64 * MB, "rw-p")
+    (heap,) = groups_of(text, flags=b" rd wr mr mw me nr sd")
+    assert heap.key.kind == "arena-heap"
+
+
+def test_an_aligned_buffer_of_64_mib_is_no_arena() -> None:
+    text = row(0x7FED6C000000, 64 * MB, "rw-p")
+    for flags in (b" rd wr mr mw me ac", b""):
+        (buffer,) = groups_of(text, flags=flags)
+        assert buffer.key.kind == "anonymous"
 
 
 def test_a_small_reserve_of_an_arena_is_no_guard_for_the_next_arena() -> None:
@@ -195,7 +204,7 @@ def test_a_small_reserve_of_an_arena_is_no_guard_for_the_next_arena() -> None:
 def test_other_aligned_or_reserved_memory_is_no_arena(start: int, size: int, reserve: int) -> None:
     line = MapLine(start, start + size, b"rw-p", b"00:00", b"")
     following = MapLine(line.end, line.end + reserve, b"---p", b"00:00", b"") if reserve else None
-    assert not is_arena_heap(line, following)
+    assert not is_arena_heap(line, following, b"")
 
 
 # --- stacks -------------------------------------------------------------------------------------
@@ -224,6 +233,10 @@ def test_the_topmost_stack_is_seen_though_the_kernel_joined_it_with_its_neighbou
     assert kinds_of(stacks(1, STACK + 12288)) == {"thread-stack": 1, "reserved": 1}
 
 
+def test_a_stack_that_was_joined_with_more_data_than_stack_is_data() -> None:
+    assert kinds_of(stacks(1, STACK + 64 * MB)) == {"anonymous": 1, "reserved": 1}
+
+
 def test_a_program_that_guards_its_buffers_does_not_have_a_thousand_stacks() -> None:
     text = stacks(1000, 64 << 10) + stacks(3, STACK, at=0x7E0000000000)
     facts = FACTS._replace(threads=4)
@@ -239,7 +252,7 @@ def test_pages_between_guards_are_too_small_for_stacks() -> None:
 
 def test_stacks_guarded_from_inside_show_by_their_flag_and_size() -> None:
     text = row(0x7F0000000000, 3 * STACK, "rw-p")
-    (flagged,) = groups_of(text, no_huge_page=True)
+    (flagged,) = groups_of(text, flags=b" rd wr ac nh")
     (plain,) = groups_of(text)
     assert (flagged.key.kind, plain.key.kind) == ("thread-stack", "anonymous")
 

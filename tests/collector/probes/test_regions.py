@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -227,6 +228,8 @@ def mapped(fd, pages, flags=mmap.MAP_SHARED, protection=3):
     m[:] = b"x" * size
     return m
 print('ready', flush=True); sys.stdin.readline()
+# First: a stack right below a mapping of data would become one mapping with it.
+for _ in range(9): threading.Thread(target=threading.Event().wait, daemon=True).start()
 gone = os.open(sys.argv[1] + "/gone", os.O_RDWR | os.O_CREAT)
 kept = os.open(sys.argv[1] + "/kept", os.O_RDWR | os.O_CREAT)
 os.unlink(sys.argv[1] + "/gone")
@@ -238,7 +241,6 @@ keep = [
     mapped(-1, 17, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, 7),
     mapped(-1, (64 << 20) // mmap.PAGESIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS),
 ]
-for _ in range(9): threading.Thread(target=threading.Event().wait, daemon=True).start()
 """
 
 
@@ -323,24 +325,36 @@ def test_twenty_thousand_mappings_are_all_counted_and_none_is_called_a_stack() -
 
 
 ARENAS = """
-import ctypes, threading
+import ctypes, sys, threading
+threads, blocks = map(int, sys.argv[1:])
 libc = ctypes.CDLL("libc.so.6")
 libc.malloc.restype = ctypes.c_void_p
 hold = threading.Event()
 def allocate():
-    for _ in range(64): libc.malloc(ctypes.c_size_t(1000))
+    for _ in range(blocks): libc.malloc(ctypes.c_size_t(1000))
     done.release(); hold.wait()
 done = threading.Semaphore(0)
-threads = [threading.Thread(target=allocate, daemon=True) for _ in range(3)]
+threads = [threading.Thread(target=allocate, daemon=True) for _ in range(threads)]
 for thread in threads: thread.start()
 for _ in threads: done.acquire()
 """
 
 
 def test_heaps_of_thread_arenas_are_told_from_stacks() -> None:
-    with python(ARENAS, {"MALLOC_ARENA_MAX": "4"}) as child:
+    with python(ARENAS, {"MALLOC_ARENA_MAX": "4"}, ["3", "64"]) as child:
         context = RecordingContext(child.pid)
         RegionsProbe().begin(context, 0)
     kinds = by_kind(regions_of(context, 0))
     assert kinds["arena-heap"][0] == 3
     assert kinds["thread-stack"][0] == 3
+
+
+@pytest.mark.skipif(sys.maxsize < 1 << 32, reason="heaps are smaller on 32-bit machines")
+def test_a_heap_that_is_full_is_still_one_of_an_arena() -> None:
+    # 68 MB in blocks of 1,000 bytes: one heap of 64 MiB is full, the rest is in a second one.
+    with python(ARENAS, {"MALLOC_ARENA_MAX": "4"}, ["1", "68000"]) as child:
+        context = RecordingContext(child.pid)
+        RegionsProbe().begin(context, 0)
+    (heaps,) = [r for r in regions_of(context, 0) if r.kind == "arena-heap"]
+    assert heaps.count == 2
+    assert 68_000 * 1008 < (heaps.rss_bytes or 0) < 68_000 * 1024
