@@ -17,7 +17,8 @@ from leakcase_collector.system.clock import NS_PER_MS, monotonic_ns
 from .base import Cadence, Context, Prediction, Probe
 from .socket_tables import TABLES, Peer, Row, Table, inode_of
 
-MAX_DESCRIPTORS = 10_000
+#: Descriptors whose links are read at once: some 150 ms.
+MAX_DESCRIPTORS = 32_768
 WRITTEN_GROUPS = 32
 #: For all tables together; a host can have hundreds of thousands of connections.
 TABLES_TIME_NS = 150 * NS_PER_MS
@@ -144,9 +145,12 @@ class SocketsProbe(Probe):
         self._take(context, taken_ns, with_groups=True)
 
     def _take(self, context: Context, taken_ns: int, with_groups: bool) -> None:
-        inodes, left_out = own_inodes(context)
+        names = context.system.list_directory(f"/proc/{context.pid}/fd")
+        chosen = names[:: -(-len(names) // MAX_DESCRIPTORS) or 1]
+        left_out = len(names) - len(chosen)
         if left_out and not with_groups:
             return  # A sample of the descriptors would pass for all of them.
+        inodes = own_inodes(context, chosen)
         seen = find_rows(context, inodes)
         if not left_out:
             values: dict[str, Optional[int]] = {"total": len(inodes)}
@@ -184,22 +188,17 @@ class SocketsProbe(Probe):
             context.loss("rows", folded)
 
 
-def own_inodes(context: Context) -> tuple[set[int], int]:
-    """The inodes of the target's sockets, and how many descriptors were not looked at.
-
-    Of more than `MAX_DESCRIPTORS` only every so many-th is.
-    """
-    names = context.system.list_directory(f"/proc/{context.pid}/fd")
-    chosen = names[:: -(-len(names) // MAX_DESCRIPTORS) or 1]
+def own_inodes(context: Context, names: list[str]) -> set[int]:
+    """The inodes of the sockets among these descriptors of the target."""
     inodes: set[int] = set()
-    for name in chosen:
+    for name in names:
         try:
             inode = inode_of(context.system.read_link(f"/proc/{context.pid}/fd/{name}"))
         except NotSupported:
             continue  # closed meanwhile
         if inode is not None:
             inodes.add(inode)
-    return inodes, len(names) - len(chosen)
+    return inodes
 
 
 def find_rows(context: Context, inodes: set[int]) -> Seen:
