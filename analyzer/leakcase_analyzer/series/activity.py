@@ -102,8 +102,9 @@ def _from_cpu(t: Floats, cpu: Floats) -> Segments | None:
     spans = np.diff(t)
     if spans.size < 2 * SMOOTHED_SAMPLES:
         return None
-    ticks = _smooth(np.diff(cpu) / spans * TICKS_PER_SECOND)
-    use = np.log1p(ticks)
+    ticks = np.diff(cpu) / spans * TICKS_PER_SECOND
+    # The logarithm first: else one busy second makes five of them look busy.
+    use = _smooth(np.log1p(ticks))
     threshold = _otsu(use)
     if threshold is None:
         return None

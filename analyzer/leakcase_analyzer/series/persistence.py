@@ -189,7 +189,15 @@ class _Case:
         veto = self._veto()
         if veto is None and self.floor.growth < CALLED_FROM * self.floor.least_growth:
             veto = "slight"
-        return self._say("undecided", veto) if veto else self._say("leak", "steady-floor")
+        if veto:
+            return self._say("undecided", veto)
+        return self._say("leak", "steady-floor", self._without_warm_up())
+
+    def _without_warm_up(self) -> Floor:
+        """The floor of the last three quarters, where the first raises the rate beyond what
+        these allow: a leak's rate is what goes on."""
+        later = next(self._tails(), self.floor)
+        return later if steady(later) and self.floor.rate > later.rate_high else self.floor
 
     def _why_uneven(self) -> Reason:
         if self.floor.effective_events < LEAST_EVENTS:
