@@ -58,7 +58,9 @@ def _print_version(wanted: bool) -> None:
 def _common(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_print_version, is_eager=True, help="Print it."),
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
     ] = False,
 ) -> None:
     pass
@@ -66,7 +68,7 @@ def _common(
 
 @app.command("analyze")
 def analyze_command(case: CasePath, as_json: AsJson = False, fail_on: FailOn = None) -> None:
-    """Say what grows, of what kind, how fast, how sure; what was ruled out, what to do."""
+    """Say whether it leaks: what, how fast, how sure."""
     matched = _statuses(fail_on)
     analysis = _analysis(case)
     _print_answer(analysis, as_json)
@@ -121,7 +123,7 @@ def investigate_command(
     capture: Annotated[
         Optional[list[str]],
         typer.Argument(
-            metavar="[PID|NAME]",
+            metavar="PID|NAME",
             help="The process, and any option of leakcase-collect capture.",
             show_default=False,
         ),

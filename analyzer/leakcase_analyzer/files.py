@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from leakcase_analyzer.errors import OutputProblem, UnreadableCase
-from leakcase_bundle.errors import BundleError
+from leakcase_bundle.errors import BundleError, NotACase
 
 
 @contextlib.contextmanager
@@ -22,12 +22,18 @@ def open_case(path: Path) -> Iterator[BinaryIO]:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(descriptor, "rb") as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise UnreadableCase(f"cannot read {path}: it is not a regular file. Name a case.")
+                raise UnreadableCase(
+                    f"cannot read {path}: it is not a regular file. Name another file."
+                )
             yield file
+    except NotACase as error:
+        raise UnreadableCase(
+            f"cannot read {path}: {error}. A case is made with leakcase-collect capture."
+        ) from error
     except BundleError as error:
         raise UnreadableCase(f"cannot read {path}: {error}.") from error
     except (OSError, ValueError) as error:
-        raise UnreadableCase(f"cannot read {path}: {_cause(error)}.") from error
+        raise UnreadableCase(f"cannot read {path}: {_cause(error)}. Name another file.") from error
 
 
 def write_report(path: Path, text: str, *, force: bool) -> None:
@@ -53,9 +59,13 @@ def print_result(text: str) -> None:
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as error:
         # What is left in the buffer goes nowhere, so that the interpreter's exit stays quiet.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            raise OutputProblem(
+                f"cannot print the result: {_cause(error)}. Send it elsewhere."
+            ) from error
 
 
 def _cause(error: Exception) -> str:
