@@ -27,7 +27,7 @@ from .region_text import MapLine
 
 #: While reading, as many groups as this are kept apart; then the smaller three quarters are folded.
 MAX_GROUPS_READING = 4096
-LARGE_MAPPINGS = 16
+_LARGE_MAPPINGS = 16
 _LARGE_MIN_BYTES = 1 << 20
 #: Of the groups that were written before, this share of the places is kept, so that a group does
 #: not come and go between snapshots for being the 300th once and the 301st next.
@@ -115,9 +115,9 @@ class RegionTally:
         if kind == BSS:
             assert self._previous is not None
             named = classify_named(self._previous, self._facts)
-            return GroupKey(
-                BSS if named.kind == FILE else "anonymous", named.path, b"", True, False, False
-            )
+            if named.kind == FILE:
+                return GroupKey(BSS, named.path, b"", True, False, False)
+            return GroupKey("anonymous", b"", b"", True, False, False)
         if kind == STACK_CANDIDATE:
             return GroupKey(kind, b"", b"", True, False, False, size_bytes=line.end - line.start)
         key = self._anonymous.get((kind, line.permissions))
@@ -136,7 +136,7 @@ class RegionTally:
                 self._fold_small_ones()
         if line.permissions[1:2] == b"w" and values[1] >= _LARGE_MIN_BYTES:
             weight = self._weight(values)
-            if len(self._large) < LARGE_MAPPINGS:
+            if len(self._large) < _LARGE_MAPPINGS:
                 heapq.heappush(self._large, (weight, line.start, key, values))
             elif weight > self._large[0][0]:
                 heapq.heapreplace(self._large, (weight, line.start, key, values))
@@ -147,7 +147,7 @@ class RegionTally:
     # --- at the end -----------------------------------------------------------------------------
 
     def groups(self, limit: int, before: Iterable[GroupKey] = ()) -> list[Group]:
-        """At most `limit` groups, the rests of their kinds, and the largest single mappings.
+        """At most `limit` groups, and the rests of their kinds.
 
         Of the `before` ones (those of an earlier snapshot) some stay though others outweigh them.
         """
@@ -166,10 +166,15 @@ class RegionTally:
             else:
                 self.folded += 1
                 _merge(out, GroupKey(key.kind), sums)
-        found = [Group(key, sums) for key, sums in out.items()]
-        for _, start, key, values in sorted(self._large, reverse=True):
-            found.append(Group(self._resolved(key, stacks), values, start))
-        return found
+        return [Group(key, sums) for key, sums in out.items()]
+
+    def large(self, limit: int) -> list[Group]:
+        """The weightiest single writable mappings, of at least 1 MiB. After `groups`."""
+        stacks = self._stack_sizes()
+        return [
+            Group(self._resolved(key, stacks), values, start)
+            for _, start, key, values in sorted(self._large, reverse=True)[:limit]
+        ]
 
     def _chosen(
         self, final: dict[GroupKey, tuple[int, ...]], limit: int, before: set[GroupKey]

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from leakcase_collector.redact import Redactor
 
 #: At begin and finish, between which growth is attributed; in between only the weightiest.
-GROUPS_AT_ENDS = 300
-GROUPS_BETWEEN = 48
+GROUPS_AT_ENDS, LARGE_AT_ENDS = 300, 16
+GROUPS_BETWEEN, LARGE_BETWEEN = 32, 4
 #: About 700,000 mappings of smaps; beyond it the snapshot says that it is not complete.
 TEXT_LIMIT_BYTES = 512 << 20
 _WEIGH = (0, 1)
@@ -98,7 +98,8 @@ class RegionsProbe(Probe):
     def __init__(self) -> None:
         self._snapshot = 0
         self._has_smaps = True
-        self._written: set[GroupKey] = set()
+        #: What the last snapshot with that limit wrote: those at the ends are to be compared.
+        self._written: dict[int, set[GroupKey]] = {}
 
     def predict(self, context: Context) -> Prediction:
         """From the number of mappings and of resident pages."""
@@ -110,18 +111,18 @@ class RegionsProbe(Probe):
         return Prediction(lock_ns + mappings * _MAPPING_CPU_NS, lock_ns)
 
     def begin(self, context: Context, taken_ns: int) -> None:
-        self._take(context, GROUPS_AT_ENDS)
+        self._take(context, GROUPS_AT_ENDS, LARGE_AT_ENDS)
 
     def sample(self, context: Context, taken_ns: int) -> None:
-        self._take(context, GROUPS_BETWEEN)
+        self._take(context, GROUPS_BETWEEN, LARGE_BETWEEN)
 
     def finish(self, context: Context, taken_ns: int) -> None:
-        self._take(context, GROUPS_AT_ENDS)
+        self._take(context, GROUPS_AT_ENDS, LARGE_AT_ENDS)
 
-    def _take(self, context: Context, limit: int) -> None:
+    def _take(self, context: Context, limit: int, large_limit: int) -> None:
         facts = read_facts(context)
         reading = self._read_smaps(context, facts) or _read_maps(context, facts)
-        groups = reading.tally.groups(limit, self._written)
+        groups = reading.tally.groups(limit, self._written.get(limit, ()))
         folded = reading.tally.folded
         if not reading.tally.mappings:
             raise NotSupported(
@@ -139,11 +140,11 @@ class RegionsProbe(Probe):
                 groups_folded=folded,
             )
         )
-        for group in groups:
+        for group in groups + reading.tally.large(large_limit):
             context.emit(region_record(self._snapshot, group, reading.known, context.redactor))
         if limit == GROUPS_AT_ENDS and folded:
             context.loss("regions", folded)
-        self._written = {group.key for group in groups}
+        self._written[limit] = {group.key for group in groups}
         self._snapshot += 1
 
     def _read_smaps(self, context: Context, facts: ProcessFacts) -> Optional[Reading]:

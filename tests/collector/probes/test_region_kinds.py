@@ -29,12 +29,12 @@ FACTS = ProcessFacts(
 
 
 def groups_of(text: bytes, facts: ProcessFacts = FACTS, flags: bytes = b"") -> list[Group]:
-    """The groups of a text of maps, without the large single mappings."""
+    """The groups of a text of maps."""
     tally = RegionTally(facts)
     for line in map_lines([text]):
         assert line is not None
         tally.add(line, (), flags)
-    return [group for group in tally.groups(10_000) if group.start is None]
+    return tally.groups(10_000)
 
 
 def kinds_of(text: bytes, facts: ProcessFacts = FACTS) -> dict[str, int]:
@@ -306,7 +306,7 @@ def test_groups_add_up_to_all_mappings_and_keep_to_their_limit(
     lines = [line for line in map_lines([b"".join(rows)]) if line is not None]
     for line in lines:
         tally.add(line, ())
-    groups = [group for group in tally.groups(limit) if group.start is None]
+    groups = tally.groups(limit)
     assert sum(group.sums[0] for group in groups) == len(rows)
     assert sum(group.sums[1] for group in groups) == sum(line.end - line.start for line in lines)
     assert len(groups) <= limit + len({group.key.kind for group in groups})
