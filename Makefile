@@ -15,7 +15,7 @@ ARGS :=
 KILLS := 200
 
 COLLECTOR_SIDE := bundle_spec/leakcase_bundle collector/leakcase_collector
-SCRIPTS := $(wildcard packaging/*.py bench/*.py samples/*.py)
+SCRIPTS := $(wildcard bundle_spec/*.py packaging/*.py bench/*.py samples/*.py)
 
 help: ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
