@@ -6,6 +6,7 @@ native memory), runs under a limit and ends by itself. Nothing is left behind.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -52,7 +53,8 @@ def demo(folder: Path) -> int:
         return 1
     per_hour = truth["leaked_bytes"] / truth["elapsed_seconds"] * 3600 / (1 << 20)
     print(f"\nWhat the program itself counted: {per_hour:,.0f} MiB leaked per hour.")
-    print(f"Now yours: {BIN}/leakcase-collect capture PID; {BIN}/leakcase analyze FILE")
+    where = os.path.relpath(BIN)
+    print(f"Now yours: {where}/leakcase-collect capture PID; {where}/leakcase analyze FILE")
     return 0
 
 
