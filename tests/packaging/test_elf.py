@@ -100,7 +100,7 @@ def test_when_its_first_process_is_killed_the_second_writes_the_end_of_the_case(
             time.sleep(0.1)
     records, reader = read(case)
     assert reader.complete
-    assert of_kind(records, CaseEnd)[0].end == "interrupted"
+    assert of_kind(records, CaseEnd)[0].reason == "interrupted"
 
 
 def _capture(pid: int, case: Path) -> subprocess.Popen[bytes]:
