@@ -16,7 +16,7 @@ from leakcase_bundle.records import DescriptorGroup, DescriptorSeries
 from leakcase_collector.errors import LimitReached, NotPermitted, NotSupported
 from leakcase_collector.system.clock import thread_cpu_ns
 
-from .base import Cadence, Context, Probe
+from .base import Cadence, Context, Prediction, Probe
 from .region_text import DELETED
 
 #: Of the time, for reading links.
@@ -189,6 +189,10 @@ class DescriptorsProbe(Probe):
         self._found: Counter[str] = Counter()
         #: The kinds that `begin` counted, for the first row.
         self._fresh: Optional[dict[str, int]] = None
+
+    def predict(self, context: Context) -> Prediction:
+        """The share of an interval that may be spent on links, which most processes do not need."""
+        return Prediction(cpu_ns=int(context.interval_ns * LINKS_SHARE))
 
     def begin(self, context: Context, taken_ns: int) -> None:
         size = context.system.status(f"/proc/{context.pid}/fd").st_size
