@@ -29,7 +29,8 @@ VOCABULARIES: dict[str, frozenset[str]] = {
     ),
     "gap_detail": _words(
         """smaps smaps_rollup maps fd fdinfo task net cgroup kmsg environ exe cmdline pressure
-        package-database elf nvidia-smi drm schedstat meminfo limits namespace other"""
+        package-database elf nvidia-smi drm schedstat meminfo limits namespace mem pagemap
+        heap-not-glibc heap-not-found heap-layout heap-inconsistent other"""
     ),
     "loss": _words("ticks regions descriptors threads sockets records rows frames"),
     "event": _words(
@@ -47,6 +48,7 @@ VOCABULARIES: dict[str, frozenset[str]] = {
         library-data program-code program-data shared-anonymous shared-file sysv-shared-memory memfd
         tmpfs-file deleted-file jit-code gpu-device device huge-pages vdso io-uring other"""
     ),
+    "heap_method": _words("native python"),
     "region_source": _words("maps smaps"),
     "elf_type": _words("executable shared-object relocatable core other"),
     "language": _words("c c++ rust go swift d ada fortran haskell ocaml zig other"),

@@ -238,7 +238,8 @@ def any_record(draw: st.DrawFn) -> Any:
         if field.optional and draw(st.booleans()):
             out[field.name] = None
         elif field.scalar == "int":
-            out[field.name] = draw(INTEGERS)
+            many = st.lists(INTEGERS, max_size=3)
+            out[field.name] = draw(INTEGERS if field.shape == "one" else many)
         elif field.vocabulary is not None:
             words = st.sampled_from(sorted(VOCABULARIES[field.vocabulary]))
             out[field.name] = draw(words if field.shape == "one" else st.lists(words, max_size=3))

@@ -11,6 +11,7 @@ from .about import (
     Loss,
     Mark,
 )
+from .heap import HeapArena, HeapCensus, HeapSizes
 from .process import (
     Allocator,
     CgroupFacts,
@@ -56,6 +57,9 @@ __all__ = [
     "Event",
     "Gap",
     "GpuMemory",
+    "HeapArena",
+    "HeapCensus",
+    "HeapSizes",
     "HostSeries",
     "Limits",
     "Loss",
