@@ -224,7 +224,8 @@ def _bombs() -> dict[str, Vector]:
     short = encode_map(to_map(END))
     body = {
         "zstd": fixed(ZSTD, zstd_bomb(512)),
-        "window": fixed(ZSTD, zstd_bomb(1, 0xF8)),
+        "window": fixed(ZSTD, zstd_bomb(1, 0x80)),
+        "tail": fixed(ZLIB, ZLIB_STORED.compress(short) + b"tail"),
         "short": fixed(ZSTD, ZSTD_STORED.compress(short)),
     }
 
@@ -238,7 +239,7 @@ def _bombs() -> dict[str, Vector]:
             _with_frame(pack_frame(body["zstd"], 1, 1, 1, b"\0" * MAX_FRAME_BYTES)),
         ),
         "bomb-zstd-window": Vector(
-            "A zstd frame that asks for a window of 2 TiB.",
+            "A zstd frame that asks for a window of 64 MiB.",
             _with_frame(pack_frame(body["window"], 1, 1, 1, short)),
         ),
         "declares-too-little": Vector(
@@ -256,6 +257,10 @@ def _bombs() -> dict[str, Vector]:
         "declares-too-many-records": Vector(
             "An intact header that declares four thousand million records.",
             _with_frame(_header_only(records=0xFFFFFFFF)),
+        ),
+        "tail-in-a-body": Vector(
+            "Bytes behind the zlib stream within a body.",
+            _with_frame(pack_frame(body["tail"], 1, 1, 1, short)),
         ),
         "unknown-codec": Vector(
             "A codec that the format does not have.", _with_frame(_header_only(codec=9))
