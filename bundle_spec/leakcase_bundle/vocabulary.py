@@ -32,7 +32,8 @@ VOCABULARIES: dict[str, frozenset[str]] = {
         package-database elf nvidia-smi drm schedstat meminfo limits namespace mem pagemap
         heap-not-glibc heap-not-found heap-layout heap-inconsistent other"""
     ),
-    "loss": _words("ticks regions descriptors threads sockets records rows frames"),
+    "loss": _words("ticks regions descriptors threads sockets records rows frames types"),
+    "python_source": _words("gc pymalloc"),
     "event": _words(
         "exec exit zombie stopped continued interrupted back-off clock-step target-frozen"
     ),

@@ -21,6 +21,7 @@ from .process import (
     Setting,
     Target,
 )
+from .python import PythonCensus, PythonTypes
 from .series import (
     CgroupSeries,
     CollectorSeries,
@@ -66,6 +67,8 @@ __all__ = [
     "Mark",
     "Module",
     "OomKill",
+    "PythonCensus",
+    "PythonTypes",
     "Region",
     "RegionSnapshot",
     "RollupSeries",
