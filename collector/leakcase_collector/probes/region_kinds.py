@@ -216,12 +216,14 @@ def is_arena_heap(line: MapLine, following: Optional[MapLine], flags: bytes) -> 
         return False
     if (end - start) % ARENA_BYTES == 0:
         return b" nr" in flags
+    # Full heaps right below are one mapping with this one.
+    border = end + -end % ARENA_BYTES
     return (
         following is not None
         and following.start == end
         and not following.path
         and following.permissions == b"---p"
-        and end < start + ARENA_BYTES <= following.end
+        and border <= following.end
     )
 
 

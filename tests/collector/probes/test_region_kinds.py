@@ -177,6 +177,12 @@ def test_a_full_heap_of_an_arena_has_no_reserve() -> None:
     assert heap.key.kind == "arena-heap"
 
 
+def test_full_heaps_that_the_kernel_joined_with_the_next_one_are_of_an_arena() -> None:
+    start, size = 0x7FED6C000000, 65 * MB
+    text = row(start, size, "rw-p") + row(start + size, 63 * MB, "---p")
+    assert kinds_of(text) == {"arena-heap": 1, "reserved": 1}
+
+
 def test_an_aligned_buffer_of_64_mib_is_no_arena() -> None:
     text = row(0x7FED6C000000, 64 * MB, "rw-p")
     for flags in (b" rd wr mr mw me ac", b""):

@@ -374,5 +374,5 @@ def test_a_heap_that_is_full_is_still_one_of_an_arena() -> None:
         context = RecordingContext(child.pid)
         RegionsProbe().begin(context, 0)
     (heaps,) = [r for r in regions_of(context, 0) if r.kind == "arena-heap"]
-    assert heaps.count == 2
+    assert heaps.count in (1, 2)  # one where they lie beside each other
     assert 68_000 * 1008 < (heaps.rss_bytes or 0) < 68_000 * 1024
