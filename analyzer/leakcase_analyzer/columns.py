@@ -92,7 +92,7 @@ class ColumnStore:
             if name in self._totals and values is not None:
                 doubles = self._running(name, doubles)
             self._columns[name].extend(doubles[skip :: self._stride])
-        if len(self._times) > MAX_ROWS:
+        while len(self._times) > MAX_ROWS:
             self._halve()
 
     def _running(self, name: str, counts: Sequence[float]) -> list[float]:

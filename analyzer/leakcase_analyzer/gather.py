@@ -62,6 +62,18 @@ OF_ONE_IMAGE = (
     kinds.Runtime,
 )
 
+#: What is judged beside series and groups; records of other kinds are passed over.
+OF_THE_CAPTURE = (
+    kinds.CaseHeader,
+    kinds.CaseEnd,
+    kinds.Gap,
+    kinds.Loss,
+    kinds.Cost,
+    kinds.Event,
+    kinds.Mark,
+    kinds.OomKill,
+)
+
 #: How many records of one kind are kept; a real case holds far fewer.
 MOST_RECORDS = 4096
 
@@ -98,10 +110,13 @@ class _Gathering:
             **{cls: store.add for cls, store in self._groups.items()},
             kinds.RegionSnapshot: self._snapshots.begin,
             kinds.Region: self._snapshots.add,
+            **dict.fromkeys((*OF_ONE_IMAGE, *OF_THE_CAPTURE), self._keep),
             kinds.GpuMemory: self._gpu.add,
         }
         for record in reader:
-            takers.get(type(record), self._keep)(record)
+            take = takers.get(type(record))
+            if take is not None:
+                take(record)
 
     def _keep(self, record: Any) -> None:
         cls = type(record)

@@ -38,7 +38,6 @@ PROBES = {
     "sockets": Blindness("its sockets by state", "connections that nobody closes are not named"),
     "gpu": Blindness("its GPU memory", "growth on a GPU would be missed"),
     "kernel-log": Blindness("the kernel's log", "earlier OOM kills are not known"),
-    "packages": Blindness("the packages of its files", "versions for a bug report are missing"),
     "session": Blindness("a part of the capture", "what happened then is not known", 0.95),
 }
 UNKNOWN_PROBE = Blindness("evidence of a newer collector", "this version cannot use it")
@@ -64,9 +63,13 @@ LOSSES = {
     "descriptors": "descriptor",
     "threads": "thread",
     "sockets": "socket",
+    "types": "type",
     "records": "record",
+    "frames": "frame",
     "rows": "row",
 }
+#: Losses of the file rather than of the capture.
+OF_THE_FILE = frozenset({"records", "frames"})
 #: A share of missed samples above this is worth a word.
 MISSED_SHARE = 0.02
 
@@ -135,8 +138,12 @@ def _capture(evidence: Evidence) -> Iterator[Finding]:
         count = sum(loss.count for loss in evidence.losses if loss.what == what)
         yield NotSeen(
             claim=say("{count}", count=Count(count, LOSSES.get(what, "thing"))),
-            because=say("the collector dropped them to stay within its bounds"),
-            effect=say("sums over them are too low"),
+            because=say(
+                "they could not be read when the case was recovered"
+                if what in OF_THE_FILE
+                else "the collector dropped them to stay within its bounds"
+            ),
+            effect=say("what they say is missing here"),
             weight=0.97,
         )
     happened = {event.what for _, event in evidence.events}

@@ -97,9 +97,7 @@ def _attribution(
     if not parts:
         return None
     return Attribution(
-        claim=say(
-            "{share} of the growth lies in " + words(parts[0].kind), share=Share(parts[0].share)
-        ),
+        claim=_claim(parts[0]),
         evidence_for=tuple(_sentence(part) for part in parts),
         evidence_against=_unexplained(by_kind.unexplained_share),
         subject=quantity.subject,
@@ -139,15 +137,25 @@ def _place(first: Snapshot, last: Snapshot, kind: str, held: Held) -> tuple[str 
     return (most[1], most[2]) if grown[most] >= total / 2 else (None, None)
 
 
-def _sentence(part: RegionGrowth) -> Sentence:
+def _claim(part: RegionGrowth) -> Sentence:
+    lies = "{share} of the growth lies in " + words(part.kind)
+    place = _own_place(part)
+    if place is None:
+        return say(lies, share=Share(part.share))
+    return say(lies + ", most of that in {place}", share=Share(part.share), place=place)
+
+
+def _own_place(part: RegionGrowth) -> Name | None:
+    """The file or name, unless the kernel's own in brackets, which the kind says already."""
     place = part.path or part.name
-    if place is None or place.startswith("["):
-        return say(words(part.kind) + " grew by {size}", size=Size(part.growth_bytes))
-    return say(
-        words(part.kind) + " grew by {size}, most of it {place}",
-        size=Size(part.growth_bytes),
-        place=Name(place),
-    )
+    return None if place is None or place.startswith("[") else Name(place)
+
+
+def _sentence(part: RegionGrowth) -> Sentence:
+    place, size = _own_place(part), Size(part.growth_bytes)
+    if place is None:
+        return say(words(part.kind) + " grew by {size}", size=size)
+    return say(words(part.kind) + " grew by {size}, most of it {place}", size=size, place=place)
 
 
 def _unexplained(share: float) -> tuple[Sentence, ...]:
