@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from numpy.typing import NDArray
 
 from leakcase_bundle import Writer
 from leakcase_bundle import records as kinds
+from leakcase_bundle.encoding import encode_map
+from leakcase_bundle.schema import to_map
 from leakcase_bundle.strings import (
     ArgumentToken,
     EnvironmentToken,
@@ -81,6 +84,8 @@ class Capture:
     extra: list[Any] = field(default_factory=list)
     end: str | None = "duration"
     finish: bool = True
+    rewrite: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+    """What a stranger's writer would make of each record's map."""
 
     def __post_init__(self) -> None:
         self.random = np.random.default_rng(self.seed)
@@ -122,7 +127,8 @@ class Capture:
         try:
             writer = Writer(descriptor)
             for number, record in enumerate(self.records()):
-                writer.add(record)
+                raw = to_map(record)
+                writer.add_encoded(encode_map(raw if self.rewrite is None else self.rewrite(raw)))
                 if number % RECORDS_A_FRAME == 0:
                     writer.flush()
             if self.finish:
