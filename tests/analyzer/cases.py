@@ -109,7 +109,8 @@ class Capture:
 
     def leak(self, start: float, bytes_per_second: float, noise_pages: int = 3) -> Values:
         grown = np.floor(self.t * bytes_per_second / PAGE) * PAGE
-        return self.stable(start, noise_pages) + grown
+        values: Values = self.stable(start, noise_pages) + grown
+        return values
 
     def filling_cache(self, start: float, full: float, fill_seconds: float) -> Values:
         return self.stable(start) + (full - start) * np.minimum(1.0, self.t / fill_seconds)
@@ -204,10 +205,13 @@ class Capture:
         return found
 
     def rows(self, part: slice) -> list[Any]:
-        taken = [self.at(t) for t in self.t[part]]
+        taken: list[int | None] = [self.at(t) for t in self.t[part]]
         if not taken:
             return []
-        cut = lambda values: column(values, part)  # noqa: E731
+
+        def cut(values: Values | None) -> list[int | None] | None:
+            return column(values, part)
+
         anonymous, files = self.anonymous_bytes, self.file_bytes
         resident = None
         if anonymous is not None:

@@ -135,7 +135,7 @@ def test_threads_started_between_dropped_rows_are_not_forgotten(
     monkeypatch.setattr(columns, "MAX_ROWS", 64)
     store = ColumnStore(("created",), running_totals=("created",))
     for first in range(0, 1000, 10):
-        taken = [(first + i) * SECOND_NS for i in range(10)]
+        taken: list[int | None] = [(first + i) * SECOND_NS for i in range(10)]
         store.add(kinds.ThreadSeries(taken_ns=taken, created=[3] * 10))
     found = store.columns(0, -np.inf, np.inf)
     assert len(found) <= 64

@@ -56,7 +56,7 @@ class Stranger:
     def column(self, rows: int, *, is_time: bool) -> list[int | None]:
         """Differences, as they travel; often an even rise, so that something is judged."""
         if is_time and self.random.random() < 0.8:
-            return [START_NS] * min(rows, 1) + [1_000_000_000] * (rows - 1)
+            return [START_NS if i == 0 else 1_000_000_000 for i in range(rows)]
         style = self.random.randrange(4)
         if style == 0:
             return [self.random.choice((None, *NUMBERS[:8])) for _ in range(rows)]

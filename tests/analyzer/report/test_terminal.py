@@ -72,7 +72,7 @@ def test_a_sparkline_rises_with_its_series_and_leaves_gaps_open() -> None:
 
 
 def test_noise_on_a_high_level_is_drawn_flat() -> None:
-    noise = 1e9 + np.random.default_rng(1).integers(0, 4096, 60)
+    noise = 1e9 + np.random.default_rng(1).integers(0, 4096, 60).astype(np.float64)
     assert set(sparkline(noise, 40)) == {"▁"}
 
 
