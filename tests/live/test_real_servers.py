@@ -34,8 +34,9 @@ FORGOTTEN_BYTES_PER_HOUR = (
 )
 NO_LEAK = frozenset({"stable", "bounded", "retention", "undecided"})
 
-# One worker has all of them: they share one fixture, which takes more than two minutes.
-pytestmark = [pytest.mark.live, pytest.mark.xdist_group("servers")]
+# The tests of this file share one fixture, which takes two minutes: under pytest-xdist they belong on
+# one worker (--dist loadfile).
+pytestmark = pytest.mark.live
 
 
 @dataclass(frozen=True)

@@ -22,14 +22,16 @@ from tests.live.collecting import analyze, collect
 EVERY = runner.load_expected()
 LEAKS = [expected for expected in EVERY if expected.status == "leak"]
 WARM_UP_SECONDS = 1
-# Each of the two dozen collectors takes a third of a second of CPU time to start.
-STAGGER_SECONDS = 0.4
+# Each of the two dozen collectors takes a third of a second of CPU time to start, at low priority:
+# all at once they would come too late to see caches fill. The longest capture leaves time for this.
+STAGGER_SECONDS = 2.0
 # A sample must outlive its capture, a slow start of the collector included.
 MARGIN_SECONDS = 45
 ANALYSES_AT_A_TIME = 2
 
-# One worker has all of them: they share one fixture, which takes two minutes.
-pytestmark = [pytest.mark.live, pytest.mark.xdist_group("samples")]
+# The tests of this file share one fixture, which takes two minutes: under pytest-xdist they belong on
+# one worker (--dist loadfile).
+pytestmark = pytest.mark.live
 
 Answer = dict[str, Any]
 each_sample = pytest.mark.parametrize("expected", EVERY, ids=lambda expected: expected.name)
