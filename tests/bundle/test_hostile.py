@@ -131,15 +131,44 @@ def test_a_frame_of_exactly_the_limit_is_read() -> None:
     assert reader.damaged_records == 0
 
 
+@pytest.mark.parametrize("small", [b"\x90", b"\x80"])
+def test_a_frame_does_not_become_a_million_containers(small: bytes) -> None:
+    # No array is finished, so that none is refused, before all of its leaves are there.
+    level = b"\xdd\x00\x01\x00\x00" + small * 0xFFFF
+    content = b"\x81\xa1a" + level * 15 + b"\xc0"
+    assert len(content) < MAX_FRAME_BYTES
+    frame = pack_frame(CODECS[ZLIB], 1, 0, 1, content)
+    tracemalloc.start()
+    try:
+        _, reader = read(prologue() + frame)
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert reader.damaged_records == 1
+    assert peak_bytes < 10 << 20
+
+
+def test_a_header_is_found_wherever_the_search_looks_in_steps() -> None:
+    frame = pack_frame(CODECS[ZLIB], 1, 0, 1, encode_map(to_map(GAP)))
+    for shift in range(-50, 50):
+        for steps in (1, 2):
+            records, _ = read(prologue() + b"\xaa" * (steps * (1 << 16) + shift) + frame)
+            assert records == [GAP], (steps, shift)
+
+
 def test_a_file_that_grows_is_read_as_it_was() -> None:
-    file = CountedFile(case_of([GAP], [GAP])[:-100])
+    case = case_of([GAP], [GAP], [GAP])
+    cut = len(case) - 180  # within the body of the third frame
+    file = CountedFile(case[:cut])
     reader = Reader(file)
     records = iter(reader)
-    next(records)
+    first = next(records)
     file.seek(0, os.SEEK_END)
-    file.write(b"more" * 100)
-    assert list(records) == [GAP]
+    file.write(case[cut:])
+    assert [first, *records] == read(case[:cut])[0]
+    assert reader.skipped_bytes == read(case[:cut])[1].skipped_bytes > 0
     assert reader.problems == []
+    assert reader.truncated
 
 
 def test_a_reader_can_be_iterated_again() -> None:
