@@ -76,8 +76,10 @@ class Redactor:
     def path(self, raw: str, *, is_module: bool = False) -> PathToken:
         """A path: system prefixes stay, a module's basename stays, the rest is pseudonyms."""
         raw = raw[: -len(DELETED_SUFFIX)] if raw.endswith(DELETED_SUFFIX) else raw
-        if raw in _KERNEL_NAMES or raw in _PUBLIC_FILES or raw == "/":
+        if raw in _KERNEL_NAMES or raw in _PUBLIC_FILES:
             return PathToken(raw)
+        if raw and not raw.strip("/"):
+            return PathToken("/")
         *directories, last = (part for part in raw.split("/") if part) if "/" in raw else [raw]
         if not raw.startswith("/"):
             return PathToken(self._last(last, is_module, public=False))

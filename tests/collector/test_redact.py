@@ -53,6 +53,10 @@ def test_kernel_names_and_public_devices_stay(redactor: Redactor) -> None:
         assert redactor.path(raw) == raw
 
 
+def test_a_path_of_slashes_alone_is_the_root() -> None:
+    assert Redactor().path("//") == Redactor().path("/// (deleted)") == "/"
+
+
 def test_the_same_value_has_the_same_pseudonym_wherever_it_stands(redactor: Redactor) -> None:
     first = redactor.path("/home/alice/a")
     second = redactor.path("/srv/alice/b")
