@@ -17,7 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from runner import SAMPLES_DIR, Expected, SampleError, build, load_expected, start
 
 AT_A_TIME = 4
-WARM_UP_SECONDS = 1
+# By then a spike is over, and the caches have half of their filling before them.
+WARM_UP_SECONDS = 4
 # A sample must outlive its capture, a slow start of the collector included.
 MARGIN_SECONDS = 20
 
@@ -25,9 +26,12 @@ MARGIN_SECONDS = 20
 def make_case(expected: Expected, collector: list[str]) -> str:
     """Captures one sample; returns a line for a person. Raises SampleError."""
     case = SAMPLES_DIR / expected.name / "case.leakcase"
+    # Says who is who in the case, so nobody else is to see it.
+    private_map = case.with_name(f"{case.name}.map")
     with start(expected.name, expected.capture_seconds + MARGIN_SECONDS) as running:
         time.sleep(WARM_UP_SECONDS)
         case.unlink(missing_ok=True)
+        private_map.unlink(missing_ok=True)
         capture = ["capture", str(running.pid), "--duration", f"{expected.capture_seconds}s"]
         try:
             result = subprocess.run(
@@ -46,6 +50,7 @@ def make_case(expected: Expected, collector: list[str]) -> str:
                 f"{result.stderr.strip()}"
             )
         truth = running.stop()
+    private_map.unlink()
     return f"{expected.name}: {case.stat().st_size} bytes, truth {truth}"
 
 

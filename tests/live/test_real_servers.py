@@ -34,8 +34,8 @@ FORGOTTEN_BYTES_PER_HOUR = (
 )
 NO_LEAK = frozenset({"stable", "bounded", "retention", "undecided"})
 
-# The tests of this file share one fixture, which takes two minutes: under pytest-xdist they belong on
-# one worker (--dist loadfile).
+# The tests of this file share one fixture, which takes two minutes: under pytest-xdist they belong
+# on one worker (--dist loadfile).
 pytestmark = pytest.mark.live
 
 

@@ -21,7 +21,8 @@ from tests.live.collecting import analyze, collect
 
 EVERY = runner.load_expected()
 LEAKS = [expected for expected in EVERY if expected.status == "leak"]
-WARM_UP_SECONDS = 1
+# By then a spike is over, and the caches have half of their filling before them.
+WARM_UP_SECONDS = 4
 # Each of the two dozen collectors takes a third of a second of CPU time to start, at low priority:
 # all at once they would come too late to see caches fill. The longest capture leaves time for this.
 STAGGER_SECONDS = 2.0
@@ -29,8 +30,8 @@ STAGGER_SECONDS = 2.0
 MARGIN_SECONDS = 45
 ANALYSES_AT_A_TIME = 2
 
-# The tests of this file share one fixture, which takes two minutes: under pytest-xdist they belong on
-# one worker (--dist loadfile).
+# The tests of this file share one fixture, which takes two minutes: under pytest-xdist they belong
+# on one worker (--dist loadfile).
 pytestmark = pytest.mark.live
 
 Answer = dict[str, Any]
