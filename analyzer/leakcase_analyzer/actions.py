@@ -53,7 +53,10 @@ def _urgent(findings: Sequence[Finding], verdict: Verdict) -> Iterator[Action]:
     soonest = min(of_type(findings, TimeToLimit), key=lambda t: t.seconds, default=None)
     if soonest is not None and verdict.status == "leak" and soonest.seconds < DAY_SECONDS:
         yield Action(
-            say("raise the limit, or plan a restart within {span}", span=Span(soonest.seconds)),
+            say(
+                "mind " + soonest.limit + ": " + soonest.way_out + ", or restart within {span}",
+                span=Span(soonest.seconds),
+            ),
             soonest.claim,
         )
 
@@ -242,7 +245,9 @@ def _report(evidence: Evidence) -> Iterator[Action]:
 
 
 def _not_a_leak(verdict: Verdict) -> Iterator[Action]:
-    if verdict.status == "bounded" and verdict.main is not None and not verdict.main.bounded_by:
+    main = verdict.main
+    stopped = main is not None and not main.bounded_by and main.growth.reason != "falls-back"
+    if verdict.status == "bounded" and stopped:
         yield Action(
             say("if it is more than you want it to hold, look for a cache's size setting"),
             say("it stops growing by itself"),

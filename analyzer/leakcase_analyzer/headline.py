@@ -124,8 +124,8 @@ def _bounded(main: Trend) -> Sentence:
         )
     if main.growth.reason == "falls-back":
         return say(
-            "No leak: " + main.what + " comes and goes between {lowest} and {highest}, "
-            "above a steady floor.",
+            "No leak: " + main.what + " moved between {lowest} and {highest}, above a steady "
+            "floor.",
             lowest=amount(main.unit, main.lowest),
             highest=amount(main.unit, main.highest),
         )

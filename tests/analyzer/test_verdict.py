@@ -147,6 +147,16 @@ def test_a_descriptor_leak_names_the_kind_that_grows(answer: Answer) -> None:
     assert analysis.time_to_limits[0].seconds == pytest.approx((1024 - 614) / 5, rel=0.1)
 
 
+def test_descriptors_that_come_and_go_are_not_the_answer_about_steady_memory(
+    answer: Answer,
+) -> None:
+    case = Capture()
+    case.descriptors = {"total": 8 + 21.0 * (case.t % 7 == 0)}
+    verdict = answer(case).verdict
+    assert verdict.status == "stable"
+    assert render(verdict.headline).startswith("No leak: anonymous memory is steady")
+
+
 def test_heap_growth_beside_a_descriptor_leak_is_both(answer: Answer) -> None:
     case = heap_leak()
     case.descriptors = {"total": case.steps(14, 5), "sockets": case.steps(4, 5)}
@@ -320,8 +330,26 @@ def test_filling_up_to_a_known_bound_is_undecided_until_it_is_passed(answer: Ans
     verdict = answer(case).verdict
     assert verdict.status == "undecided"
     assert "bound" in render(verdict.headline)
-    rest = (1 << 30) * 1.25 - (50 * MIB + 2_000_003 * 120)
+    rest = (1 << 30) * 1.25 + 16 * MIB - (50 * MIB + 2_000_003 * 120)
     assert verdict.watch_longer_seconds == pytest.approx(rest / 2_000_003, rel=0.1)
+
+
+def test_growth_that_stopped_at_a_known_bound_is_bounded(answer: Answer) -> None:
+    case = Capture(seconds=40)
+    case.anonymous_bytes = case.filling_cache(14 * MIB, 68 * MIB, 32)
+    assert answer(case).verdict.status == "undecided"
+    case.setting("--maxmemory", 64 * MIB)
+    verdict = answer(case).verdict
+    assert verdict.status == "bounded"
+    assert 0 < verdict.confidence <= 0.8
+    assert verdict.watch_longer_seconds is None
+
+
+def test_growth_that_stopped_far_below_a_bound_stays_undecided(answer: Answer) -> None:
+    case = Capture(seconds=40)
+    case.anonymous_bytes = case.filling_cache(14 * MIB, 68 * MIB, 32)
+    case.setting("--maxmemory", 640 * MIB)
+    assert answer(case).verdict.status == "undecided"
 
 
 def test_growth_beyond_a_known_bound_is_a_leak(answer: Answer) -> None:
@@ -348,7 +376,7 @@ def test_a_control_groups_limit_is_no_bound_but_a_deadline(answer: Answer) -> No
     assert analysis.verdict.status == "leak"
     room = 100 * MIB - 58 * MIB - 40_009 * 120
     assert analysis.time_to_limits[0].seconds == pytest.approx(room / 40_009, rel=0.1)
-    assert "raise the limit" in render(analysis.actions[0].what)
+    assert "raise it, or restart within" in render(analysis.actions[0].what)
 
 
 # --- when it grows ------------------------------------------------------------------------------

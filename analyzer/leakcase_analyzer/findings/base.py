@@ -65,10 +65,10 @@ class Trend(Finding):
 
     @property
     def rises(self) -> bool:
-        """Grows, or may."""
-        return self.status == "leak" or (
-            self.status == "undecided" and (self.growth.rate_low or 0.0) > 0
-        )
+        """Grows, or may: it did, and has not stopped."""
+        if self.status == "undecided":
+            return (self.growth.rate_low or 0.0) > 0 and self.growth.reason != "quiet"
+        return self.status == "leak"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +117,8 @@ class TimeToLimit(Finding):
     limit: str
     limit_amount: float
     seconds: float
+    way_out: str
+    """What moves the limit away, as a command."""
 
 
 @dataclass(frozen=True, kw_only=True)

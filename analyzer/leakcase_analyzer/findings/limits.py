@@ -16,6 +16,8 @@ from leakcase_analyzer.findings.tracks import (
 from leakcase_analyzer.findings.trends import amount, trend
 from leakcase_analyzer.sentences import Count, Span, say
 
+RAISE = "raise it"
+
 
 def limits(evidence: Evidence) -> Iterator[Finding]:
     """Time to the control group's limit, the host's memory, and the process's own limits."""
@@ -33,6 +35,7 @@ def limits(evidence: Evidence) -> Iterator[Finding]:
                 own.address_space_bytes,
                 own.address_space_bytes - space.last,
                 _rate(space),
+                RAISE,
             )
         opened = trend(evidence, DESCRIPTORS)
         if opened is not None and own.open_files is not None:
@@ -42,6 +45,7 @@ def limits(evidence: Evidence) -> Iterator[Finding]:
                 own.open_files,
                 own.open_files - opened.last,
                 _rate(opened),
+                RAISE,
             )
     yield from _kills(evidence)
 
@@ -61,7 +65,7 @@ def _group(evidence: Evidence, rate: float) -> Iterator[Finding]:
         return
     droppable = columns.last("inactive_file_bytes") or 0.0
     room = limit - (current - droppable)
-    yield from _meets("the control group's memory limit", "bytes", limit, room, rate)
+    yield from _meets("the control group's memory limit", "bytes", limit, room, rate, RAISE)
 
 
 def _host(evidence: Evidence, rate: float) -> Iterator[Finding]:
@@ -70,10 +74,14 @@ def _host(evidence: Evidence, rate: float) -> Iterator[Finding]:
     if columns is None or available is None:
         return
     room = available + (columns.last("swap_free_bytes") or 0.0)
-    yield from _meets("the end of the host's free memory and swap", "bytes", room, room, rate)
+    yield from _meets(
+        "the end of the host's free memory and swap", "bytes", room, room, rate, "make room there"
+    )
 
 
-def _meets(limit: str, unit: str, most: float, room: float, rate: float) -> Iterator[Finding]:
+def _meets(
+    limit: str, unit: str, most: float, room: float, rate: float, way_out: str
+) -> Iterator[Finding]:
     if rate <= 0:
         return
     seconds = max(0.0, room) / rate
@@ -86,6 +94,7 @@ def _meets(limit: str, unit: str, most: float, room: float, rate: float) -> Iter
         limit=limit,
         limit_amount=most,
         seconds=seconds,
+        way_out=way_out,
     )
 
 
