@@ -1,0 +1,1 @@
+"""What is inside a target's heap, read from outside and without stopping it."""

@@ -1,0 +1,292 @@
+"""The census: one walk over everything that glibc's malloc has, and whether it adds up.
+
+Nothing stops meanwhile, so that a busy heap changes under the reader: what does not fit is skipped
+and counted, and the walk is repeated while that is much. What is told is the best of the walks.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from leakcase_collector.errors import CollectorError, NotSupported, OverBudget
+from leakcase_collector.system.clock import monotonic_ns
+from leakcase_collector.system.memory import PAGE_BYTES, Memory, MemoryMapping
+
+from . import step as python_step
+from .arenas import Arena, Place, find_main_arena, read_arenas
+from .cached import fastbin_chunks, tcache_chunks
+from .mapped import MappedChunk, Parameters, find_mapped_chunks, find_parameters, is_complete
+from .pages import ResidentPages
+from .resident import overlap, total
+from .stretches import heap_stretches, main_stretches
+from .walk import Stretch, Walked, Walker
+from .walk_state import Step
+
+ATTEMPTS = 4
+#: A walk that lost no more than this share is not repeated.
+_GOOD_SHARE = 0.002
+#: One that lost more says nothing that could be relied on.
+_USELESS_SHARE = 0.05
+
+
+class HeapInconsistent(CollectorError):
+    """The heap's chunks do not fit together: damaged, or changing faster than it can be read."""
+
+
+@dataclass
+class ArenaCount:
+    """What one arena holds. All but `system_bytes` add up to it where `is_complete`."""
+
+    is_main: bool
+    system_bytes: int
+    heaps: int = 0
+    in_use: Counter[int] = field(default_factory=Counter)
+    cached_chunks: int = 0
+    cached_bytes: int = 0
+    fast_chunks: int = 0
+    fast_bytes: int = 0
+    free_chunks: int = 0
+    free_bytes: int = 0
+    top_bytes: int = 0
+    overhead_bytes: int = 0
+    resyncs: int = 0
+    resident_bytes: int = 0
+    free_resident_bytes: int = 0
+    top_resident_bytes: int = 0
+
+    @property
+    def in_use_chunks(self) -> int:
+        return sum(self.in_use.values())
+
+    @property
+    def in_use_bytes(self) -> int:
+        return sum(size * count for size, count in self.in_use.items())
+
+    @property
+    def accounted_bytes(self) -> int:
+        freed = self.cached_bytes + self.fast_bytes + self.free_bytes
+        return self.in_use_bytes + freed + self.top_bytes + self.overhead_bytes
+
+    @property
+    def skipped_bytes(self) -> int:
+        return max(self.system_bytes - self.accounted_bytes, 0)
+
+    @property
+    def is_complete(self) -> bool:
+        return self.accounted_bytes == self.system_bytes
+
+    def add(self, walked: Walked) -> None:
+        """Book one stretch of it."""
+        self.heaps += 1
+        self.in_use.update(walked.in_use)
+        self.free_chunks += walked.free_chunks
+        self.free_bytes += walked.free_bytes
+        self.top_bytes += walked.top_bytes
+        self.overhead_bytes += walked.closing_bytes
+        self.resyncs += walked.resyncs
+        self.resident_bytes += total(walked.runs)
+        self.free_resident_bytes += overlap(walked.free_spans, walked.runs)
+        if walked.top:
+            top = (_page_after(walked.top), walked.top + walked.top_bytes)
+            self.top_resident_bytes += overlap([top], walked.runs) if top[0] < top[1] else 0
+
+    def take_out(self, size: int, is_fast: bool) -> None:
+        """A chunk that looked as if in use is in a list of free ones."""
+        if not self.in_use[size]:
+            return  # It changed hands between the walk and now.
+        self.in_use[size] -= 1
+        if is_fast:
+            self.fast_chunks += 1
+            self.fast_bytes += size
+        else:
+            self.cached_chunks += 1
+            self.cached_bytes += size
+
+
+@dataclass
+class Census:
+    """All arenas, in the allocator's order, and the mapped chunks."""
+
+    arenas: list[ArenaCount]
+    mapped: list[MappedChunk]
+    #: None where the allocator's own count of mapped chunks was not found.
+    mapped_is_complete: bool | None
+    mapped_resident_bytes: int
+    attempts: int = 1
+
+    @property
+    def system_bytes(self) -> int:
+        return sum(arena.system_bytes for arena in self.arenas)
+
+    @property
+    def skipped_bytes(self) -> int:
+        return sum(arena.skipped_bytes for arena in self.arenas)
+
+    @property
+    def is_complete(self) -> bool:
+        return bool(self.mapped_is_complete) and all(arena.is_complete for arena in self.arenas)
+
+    @property
+    def mapped_bytes(self) -> int:
+        return sum(chunk.end - chunk.start for chunk in self.mapped)
+
+    def in_use_sizes(self) -> Counter[int]:
+        """How many chunks of each size are in use, mapped ones (by their pages) among them."""
+        sizes: Counter[int] = Counter()
+        for arena in self.arenas:
+            sizes.update({size: count for size, count in arena.in_use.items() if count})
+        sizes.update(chunk.end - chunk.start for chunk in self.mapped)
+        return sizes
+
+
+class Budget:
+    """What a census may cost; it is told of every read before it is made."""
+
+    def __init__(self, bytes_limit: int, wall_limit_ns: int) -> None:
+        self.read_bytes = 0
+        self._bytes_limit = bytes_limit
+        self._wall_limit_ns = wall_limit_ns
+        self._deadline_ns = monotonic_ns() + wall_limit_ns
+
+    @property
+    def is_half_spent(self) -> bool:
+        """Whether another attempt as dear as all so far would go beyond."""
+        left_ns = self._deadline_ns - monotonic_ns()
+        return 2 * self.read_bytes > self._bytes_limit or 2 * left_ns < self._wall_limit_ns
+
+    def spend(self, size: int) -> None:
+        """OverBudget where `size` more bytes are too many, or the time is up."""
+        self.read_bytes += size
+        if self.read_bytes > self._bytes_limit or monotonic_ns() > self._deadline_ns:
+            raise OverBudget(
+                f"the census of the heap was given up after {self.read_bytes >> 20} MiB: it would "
+                "cost more than it may. The native part (a C compiler at installation) makes it "
+                "about ten times cheaper."
+            )
+
+
+def take_census(memory: Memory, budget: Budget, step: Step = python_step.step) -> Census:
+    """The best of up to `ATTEMPTS` walks.
+
+    HeapNotFound (a NotSupported) where glibc's malloc does not serve the program, HeapInconsistent
+    where no walk came to an end that can be relied on, OverBudget.
+    """
+    best: Census | None = None
+    refusal: CollectorError | None = None
+    attempts = 0
+    while attempts < ATTEMPTS and not (attempts and budget.is_half_spent):
+        attempts += 1
+        try:
+            census = _walk_once(memory, budget, step)
+        except NotSupported as error:
+            refusal = error
+            continue
+        if best is None or census.skipped_bytes < best.skipped_bytes:
+            best = census
+        if best.is_complete or best.skipped_bytes <= _GOOD_SHARE * best.system_bytes:
+            break
+    if best is None:
+        assert refusal is not None
+        raise refusal
+    if best.skipped_bytes > max(_USELESS_SHARE * best.system_bytes, PAGE_BYTES):
+        raise HeapInconsistent(
+            f"cannot take a census of the heap: {best.skipped_bytes} of its {best.system_bytes} "
+            "bytes do not fit together. They are swapped out, change too fast, or are damaged; "
+            "try again when the program is idle."
+        )
+    best.attempts = attempts
+    return best
+
+
+def _walk_once(memory: Memory, budget: Budget, step: Step) -> Census:
+    mappings = memory.mappings()
+    place = find_main_arena(memory, mappings)
+    pages = ResidentPages(memory)
+    arenas = read_arenas(pages, place)
+    parameters = find_parameters(place, mappings)
+    walker = Walker(memory, budget, step)
+    counts: list[ArenaCount] = []
+    held: list[tuple[int, int, ArenaCount]] = []
+    tcaches: list[int] = []
+    for arena in arenas:
+        count = ArenaCount(arena.is_main, arena.system_bytes)
+        stretches = _stretches(pages, arena, place, mappings, parameters, count)
+        for stretch in stretches:
+            walked = walker.walk(stretch)
+            count.add(walked)
+            tcaches += walked.tcaches
+            held.append((stretch.start, stretch.end, count))
+        counts.append(count)
+    _take_out_cached(ResidentPages(memory), arenas, tcaches, held)
+    spans = _anonymous_spans(mappings, [(start, end) for start, end, _ in held])
+    mapped = find_mapped_chunks(memory, budget, spans, parameters)
+    resident = sum(total(memory.resident_runs(chunk.start, chunk.end)) for chunk in mapped)
+    complete = None if parameters is None else is_complete(mapped, parameters)
+    return Census(counts, mapped, complete, resident)
+
+
+def _stretches(
+    pages: ResidentPages,
+    arena: Arena,
+    place: Place,
+    mappings: Sequence[MemoryMapping],
+    parameters: Parameters | None,
+    count: ArenaCount,
+) -> list[Stretch]:
+    if arena.is_main:
+        stretches, overhead = main_stretches(pages, arena, mappings, parameters)
+    else:
+        stretches, overhead = heap_stretches(pages, arena, place.layout)
+    count.overhead_bytes += overhead
+    return stretches
+
+
+def _take_out_cached(
+    pages: ResidentPages,
+    arenas: Sequence[Arena],
+    tcaches: Sequence[int],
+    held: Sequence[tuple[int, int, ArenaCount]],
+) -> None:
+    ordered = sorted(held, key=lambda stretch: stretch[0])
+    seen: set[int] = set()
+    lists = [(False, tcache_chunks(pages, address)) for address in tcaches]
+    lists += [(True, fastbin_chunks(pages, arena.fastbins)) for arena in arenas]
+    for is_fast, chunks in lists:
+        for address, size in chunks:
+            owner = _owner(ordered, address)
+            if owner is not None and address not in seen:
+                seen.add(address)
+                owner.take_out(size, is_fast)
+
+
+def _owner(ordered: Sequence[tuple[int, int, ArenaCount]], address: int) -> ArenaCount | None:
+    low, high = 0, len(ordered)
+    while low < high:
+        middle = (low + high) // 2
+        if ordered[middle][0] <= address:
+            low = middle + 1
+        else:
+            high = middle
+    if low and address < ordered[low - 1][1]:
+        return ordered[low - 1][2]
+    return None
+
+
+def _anonymous_spans(
+    mappings: Sequence[MemoryMapping], held: Sequence[tuple[int, int]]
+) -> list[tuple[int, int]]:
+    """Where mapped chunks may be: private, writable, of no file, no stack, no arena's."""
+    return [
+        (mapping.start, mapping.end)
+        for mapping in mappings
+        if mapping.writable
+        and mapping.is_private
+        and (not mapping.path or mapping.path.startswith(b"[anon"))
+        and not any(start < mapping.end and mapping.start < end for start, end in held)
+    ]
+
+
+def _page_after(address: int) -> int:
+    return -(-(address + 32) // PAGE_BYTES) * PAGE_BYTES
