@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from leakcase_analyzer.columns import Columns
+from leakcase_analyzer.heap_looks import HeapLook, PythonLook
 from leakcase_bundle.records import (
     Allocator,
     CaseEnd,
@@ -126,6 +127,8 @@ class Evidence:
     thread_groups: FirstAndLast = FirstAndLast()
     descriptor_groups: FirstAndLast = FirstAndLast()
     socket_groups: FirstAndLast = FirstAndLast()
+    heap: tuple[HeapLook, ...] = ()
+    python: tuple[PythonLook, ...] = ()
     oom_kills: tuple[OomKill, ...] = ()
     gaps: tuple[Gap, ...] = ()
     losses: tuple[Loss, ...] = ()

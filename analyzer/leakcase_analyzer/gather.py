@@ -9,6 +9,7 @@ from typing import Any, BinaryIO, TypeVar
 from leakcase_analyzer.columns import ColumnStore
 from leakcase_analyzer.evidence import Evidence, Reading
 from leakcase_analyzer.gather_groups import FirstAndLastStore, GpuStore, SnapshotStore, Window
+from leakcase_analyzer.gather_heap import HeapStore, PythonStore
 from leakcase_bundle import Reader
 from leakcase_bundle import records as kinds
 
@@ -101,6 +102,8 @@ class _Gathering:
         }
         self._snapshots = SnapshotStore()
         self._gpu = GpuStore()
+        self._heap = HeapStore()
+        self._python = PythonStore()
         self._groups = {
             cls: FirstAndLastStore()
             for cls in (kinds.ThreadGroup, kinds.DescriptorGroup, kinds.SocketGroup)
@@ -112,6 +115,11 @@ class _Gathering:
             kinds.Region: self._snapshots.add,
             **dict.fromkeys((*OF_ONE_IMAGE, *OF_THE_CAPTURE), self._keep),
             kinds.GpuMemory: self._gpu.add,
+            kinds.HeapCensus: self._heap.begin,
+            kinds.HeapArena: self._heap.add_arena,
+            kinds.HeapSizes: self._heap.add_sizes,
+            kinds.PythonCensus: self._python.begin,
+            kinds.PythonTypes: self._python.add_types,
         }
         for record in reader:
             take = takers.get(type(record))
@@ -164,6 +172,8 @@ class _Gathering:
             },
             snapshots=self._snapshots.snapshots(window),
             gpu=self._gpu.columns(window),
+            heap=self._heap.looks(window),
+            python=self._python.looks(window),
             thread_groups=groups[kinds.ThreadGroup],
             descriptor_groups=groups[kinds.DescriptorGroup],
             socket_groups=groups[kinds.SocketGroup],
@@ -190,6 +200,7 @@ class _Gathering:
     def _reading(self) -> Reading:
         reader = self._reader
         stores = self._series.values()
+        others = (self._snapshots, self._heap, self._python)
         return Reading(
             complete=reader.complete,
             truncated=reader.truncated,
@@ -197,7 +208,7 @@ class _Gathering:
             problems=tuple(dict.fromkeys(problem.message for problem in reader.problems)),
             problem_count=reader.problem_count,
             unknown_records=reader.unknown_records,
-            left_out_records=self._left_out + self._snapshots.left_out,
+            left_out_records=self._left_out + sum(store.left_out for store in others),
             thinned=any(store.stride > 1 for store in stores),
             format_minor=reader.minor,
         )
