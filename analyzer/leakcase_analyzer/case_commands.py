@@ -48,42 +48,29 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Say what is in a case: when, where and of what it was taken, how much, what is missing."""
+    if strings:
+        _show_strings(case, as_json)
+        return
+    from leakcase_analyzer.case_overview import overview_document, overview_text, take_overview
     from leakcase_analyzer.files import open_case
     from leakcase_bundle import Reader
 
     with open_case(case) as file:
         reader = Reader(file)
-        if strings:
-            _show_strings(reader, as_json)
-            return
-        from leakcase_analyzer.case_overview import (
-            overview_document,
-            overview_text,
-            take_overview,
-        )
-
         overview = take_overview(reader)
-        if as_json:
-            _print_json(overview_document(overview, reader))
-        else:
-            _print(overview_text(overview, reader))
+    if as_json:
+        _print_json(overview_document(overview, reader))
+    else:
+        _print(overview_text(overview, reader))
 
 
-def _show_strings(reader: Reader, as_json: bool) -> None:
-    from leakcase_bundle.plain import strings as strings_of
+def _show_strings(case: Path, as_json: bool) -> None:
+    from leakcase_analyzer.files import open_case
+    from leakcase_bundle import Reader
 
-    places: dict[tuple[str, str], set[str]] = {}
-    room_bytes = MOST_STRING_BYTES
-    for _, raw in reader.maps():
-        for found in strings_of(raw):
-            known = places.setdefault((found.field_class, found.text), set())
-            if not known:
-                room_bytes -= len(found.text)
-            if len(known) < MOST_PLACES and found.place not in known:
-                known.add(found.place)
-                room_bytes -= len(found.place)
-        if room_bytes < 0:
-            break
+    with open_case(case) as file:
+        reader = Reader(file)
+        places, is_all = _strings(reader)
     if as_json:
         _print_json(
             [
@@ -98,13 +85,32 @@ def _show_strings(reader: Reader, as_json: bool) -> None:
                 for (field_class, text), where in sorted(places.items())
             )
         )
-    if room_bytes < 0:
+    if not is_all:
         _warn("the case holds more strings than are listed here; it is not of our making")
     elif reader.problem_count:
         _warn("parts of the case are damaged: strings in them are not listed. See leakcase verify")
     else:
         return
     raise typer.Exit(EXIT_LOSSY)
+
+
+def _strings(reader: Reader) -> tuple[dict[tuple[str, str], set[str]], bool]:
+    """Every string by class and text, with its places; False where they were too many."""
+    from leakcase_bundle.plain import strings as strings_of
+
+    places: dict[tuple[str, str], set[str]] = {}
+    room_bytes = MOST_STRING_BYTES
+    for _, raw in reader.maps():
+        for found in strings_of(raw):
+            known = places.setdefault((found.field_class, found.text), set())
+            if not known:
+                room_bytes -= len(found.text)
+            if len(known) < MOST_PLACES and found.place not in known:
+                known.add(found.place)
+                room_bytes -= len(found.place)
+        if room_bytes < 0:
+            return places, False
+    return places, True
 
 
 def verify(case: CasePath, as_json: AsJson = False) -> None:
