@@ -1,0 +1,252 @@
+"""pymalloc's pools: where CPython keeps all objects of up to 512 bytes, tracked or not.
+
+A pool holds blocks of one size behind a header of 48 bytes (struct pool_header in
+Objects/obmalloc.c, since 3.10 16 KB long, before 4 KB). The roots that lead to the pools are
+static, so pools are found by their header: its size class, its last block's offset, which both are
+functions of the pool's size, its count and its free list must agree.
+"""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Optional, Union
+
+from leakcase_collector.system.clock import thread_cpu_ns
+from leakcase_collector.system.memory import Memory, MemoryMapping
+
+from .cpython_gc import Budget
+from .cpython_types import PythonType, TypeTable
+
+#: ref.count (and padding), freeblock, nextpool, prevpool, arenaindex, szidx, nextoffset,
+#: maxnextoffset.
+_HEADER = struct.Struct("=I4xQQQIIII")
+HEADER_BYTES = 48
+_POOL_SIZES = (16384, 4096)
+_CLASSES = 32
+_ALIGNMENT = 16
+_ARENAS_MAX = 1 << 24
+#: The smallest arena; neighbours are joined by the kernel, never cut.
+_ARENA_BYTES = 256 << 10
+_HEADERS_A_LOOK = 4096
+#: Looked at first, to know the cost.
+_TRIAL_POOLS = 64
+_READS = 3
+#: A reference count: above it is a pointer. Immortal objects of 3.12 and 3.13 have 2**32 - 1.
+_REFERENCES_MAX = 1 << 40
+
+
+class _Header(NamedTuple):
+    in_use: int
+    first_free: int
+    size_class: int
+    #: How many blocks were handed out at least once; those behind them never were.
+    carved: int
+
+    @property
+    def block_bytes(self) -> int:
+        return block_bytes(self.size_class)
+
+
+def block_bytes(size_class: int) -> int:
+    """The size of the blocks of a class."""
+    return (size_class + 1) * _ALIGNMENT
+
+
+def parse_header(
+    content: Union[bytes, bytearray], address: int, pool_bytes: int
+) -> Optional[_Header]:
+    """The header of a pool at `address`, or None where these 48 bytes are none."""
+    count, free, following, previous, arena, index, next_at, last_at = _HEADER.unpack(content)
+    size = block_bytes(index)
+    if index >= _CLASSES or last_at != pool_bytes - size or arena >= _ARENAS_MAX:
+        return None
+    carved, rest = divmod(next_at - HEADER_BYTES, size)
+    if rest or carved < 1 or next_at > last_at + size or count > carved:
+        return None
+    if following % 8 or previous % 8 or not (free == 0 or 0 < free - address < pool_bytes):
+        return None
+    return _Header(count, free, index, carved)
+
+
+class Pools:
+    """All pools of a target, and how many blocks are in use by size class: exact."""
+
+    def __init__(self, memory: Memory, pool_bytes: int) -> None:
+        self._memory = memory
+        self.pool_bytes = pool_bytes
+        self.addresses = array("Q")
+        self.free_pools = 0
+        #: By size class.
+        self.blocks = [0] * _CLASSES
+        self.is_whole = True
+
+    def find(self, mappings: Sequence[MemoryMapping], budget: Budget) -> None:
+        header = bytearray(HEADER_BYTES)
+        view = memoryview(header)
+        for number, address in enumerate(self._places(mappings)):
+            if number % _HEADERS_A_LOOK == 0 and budget.is_spent:
+                self.is_whole = False
+                return
+            if self._memory.read_into(address, view) < HEADER_BYTES:
+                continue
+            found = parse_header(header, address, self.pool_bytes)
+            if found is None:
+                continue
+            if found.in_use:
+                self.addresses.append(address)
+                self.blocks[found.size_class] += found.in_use
+            else:
+                self.free_pools += 1
+
+    def _places(self, mappings: Sequence[MemoryMapping]) -> Iterator[int]:
+        """Where a pool may begin: in RAM, aligned to the size of pools."""
+        size = self.pool_bytes
+        for mapping in mappings:
+            is_anonymous = not mapping.path or mapping.path.startswith(b"[anon:")
+            is_data = mapping.readable and mapping.writable and mapping.is_private
+            if not (is_anonymous and is_data and mapping.end - mapping.start >= _ARENA_BYTES):
+                continue
+            for low, high in self._memory.resident_runs(mapping.start, mapping.end):
+                yield from range(-(-low // size) * size, high, size)
+
+
+def find_pools(memory: Memory, budget: Budget) -> Optional[Pools]:
+    """The pools of whichever size there are; None where there are none."""
+    mappings = memory.mappings()
+    for pool_bytes in _POOL_SIZES:
+        pools = Pools(memory, pool_bytes)
+        pools.find(mappings, budget)
+        if pools.addresses:
+            return pools
+    return None
+
+
+class KnownTypes:
+    """Tells types from other words fast: they are static data of a file, or heap types."""
+
+    def __init__(
+        self, types: TypeTable, heap_types: set[int], mappings: Sequence[MemoryMapping]
+    ) -> None:
+        self._types = types
+        self._heap_types = heap_types
+        self._starts: list[int] = []
+        self._ends: list[int] = []
+        for mapping in mappings:
+            # What follows a file's data without a gap is its .bss.
+            is_bss = not mapping.path and self._ends[-1:] == [mapping.start]
+            if mapping.writable and (mapping.path.startswith(b"/") or is_bss):
+                self._starts.append(mapping.start)
+                self._ends.append(mapping.end)
+
+    def find(self, address: int) -> Optional[PythonType]:
+        if address not in self._heap_types:
+            index = bisect_right(self._starts, address) - 1
+            if index < 0 or address >= self._ends[index]:
+                return None
+        return self._types.find(address)
+
+
+class Contents:
+    """What the blocks that were looked at hold: counts by (type's address, size class)."""
+
+    def __init__(self, known: KnownTypes) -> None:
+        self._known = known
+        self.types: dict[int, PythonType] = {}
+        self.untracked: Counter[tuple[int, int]] = Counter()
+        self.tracked: Counter[tuple[int, int]] = Counter()
+        self.blocks = [0] * _CLASSES
+
+    def add(self, pool: memoryview, header: _Header, free: set[int]) -> None:
+        """Count the blocks of one pool; `free` are the numbers of those that are not in use."""
+        words = pool.cast("Q")
+        step = header.block_bytes // 8
+        start, end = HEADER_BYTES // 8, HEADER_BYTES // 8 + header.carved * step
+        self.blocks[header.size_class] += header.in_use
+        self._count(words, start, end, step, free, is_tracked=False)
+        # Behind a PyGC_Head; and behind that and two words more, where the instance's dict is kept
+        # before the object (since 3.11).
+        for before in (2, 4):
+            if step >= before + 2:
+                self._count(words, start + before, end, step, free, is_tracked=True)
+
+    def _count(
+        self, words: memoryview, start: int, end: int, step: int, free: set[int], is_tracked: bool
+    ) -> None:
+        kinds = words[start + 1 : end : step].tolist()
+        wanted = {
+            address
+            for address in set(kinds)
+            if (found := self._find(address)) is not None and found.is_tracked is is_tracked
+        }
+        if not wanted:
+            return
+        counts = words[start:end:step].tolist()
+        links = words[start - 2 : end : step].tolist() if is_tracked else counts
+        for number, kind in enumerate(kinds):
+            if kind in wanted and 0 < counts[number] < _REFERENCES_MAX and number not in free:
+                # _gc_next of an object that the collector does not track is 0.
+                tally = self.tracked if is_tracked and links[number] else self.untracked
+                tally[kind, step // 2 - 1] += 1
+
+    def _find(self, address: int) -> Optional[PythonType]:
+        found = self._known.find(address)
+        if found is not None:
+            self.types[address] = found
+        return found
+
+
+def look_into(memory: Memory, pools: Pools, known: KnownTypes, cpu_ns: int) -> Contents:
+    """Look at every pool, or at every n-th where every one would cost more than `cpu_ns`."""
+    total = len(pools.addresses)
+    buffer = bytearray(pools.pool_bytes)
+    started_ns = thread_cpu_ns()
+    trial = range(0, total, max(total // _TRIAL_POOLS, 1))
+    for index in trial:
+        _look(memory, pools.addresses[index], buffer, Contents(known))
+    spent_ns = thread_cpu_ns() - started_ns
+    stride = max(-(-spent_ns * total // (len(trial) * max(cpu_ns - spent_ns, 1))), 1)
+    contents = Contents(known)
+    for address in pools.addresses[stride // 2 :: stride]:
+        _look(memory, address, buffer, contents)
+    return contents
+
+
+def _look(memory: Memory, address: int, buffer: bytearray, contents: Contents) -> None:
+    """Read one pool; one that changes while it is read, so that its books disagree, is left out."""
+    view = memoryview(buffer)
+    for _ in range(_READS):
+        if memory.read_into(address, view[:HEADER_BYTES]) < HEADER_BYTES:
+            return
+        header = parse_header(buffer[:HEADER_BYTES], address, len(buffer))
+        if header is None or not header.in_use:
+            return
+        used = HEADER_BYTES + header.carved * header.block_bytes
+        # What lies behind was perhaps never touched; what was swapped out stays so.
+        if memory.resident_runs(address, address + used) != [(address, address + used)]:
+            return
+        if memory.read_into(address, view[:used]) < used:
+            return
+        if parse_header(buffer[:HEADER_BYTES], address, len(buffer)) != header:
+            continue
+        free = _free_blocks(view, address, header)
+        if free is not None:
+            contents.add(view, header, free)
+            return
+
+
+def _free_blocks(view: memoryview, address: int, header: _Header) -> Optional[set[int]]:
+    """The blocks of the free list, whose links are their first words; None if it does not fit."""
+    free: set[int] = set()
+    link = header.first_free
+    for _ in range(header.carved - header.in_use):
+        number, rest = divmod(link - address - HEADER_BYTES, header.block_bytes)
+        if rest or not 0 <= number < header.carved or number in free:
+            return None
+        free.add(number)
+        at = link - address
+        link = int.from_bytes(view[at : at + 8], "little")
+    return free if link == 0 else None
