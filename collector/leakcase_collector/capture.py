@@ -32,8 +32,8 @@ from .target import Consumer, find_target
 #: Probes that most hosts have no use for: a gap in one of them makes a capture partial only when
 #: it was asked for with --with.
 _MAY_BE_MISSING = frozenset(("kernel-log", "gpu"))
-#: Gaps that say something about this host rather than about this capture.
-_HARMLESS_REASONS = frozenset(("not-supported", "left-out"))
+#: Gaps that say something about this host or about what was asked for: nothing failed.
+_HARMLESS_REASONS = frozenset(("not-supported", "left-out", "not-consented"))
 
 
 def capture(arguments: argparse.Namespace) -> int:
