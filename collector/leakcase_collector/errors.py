@@ -63,3 +63,9 @@ class NotConsented(CollectorError):
     """The person who captures said no, or nobody was there to say yes."""
 
     gap_reason = "not-consented"
+
+
+class LeftOut(CollectorError):
+    """An option of this capture asks to do without it."""
+
+    gap_reason = "left-out"

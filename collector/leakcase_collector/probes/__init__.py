@@ -14,6 +14,7 @@ from .identity import IdentityProbe
 from .kernel_log import KernelLogProbe
 from .limits import LimitsProbe
 from .modules import ModulesProbe
+from .python_types import PythonTypesProbe
 from .regions import RegionsProbe
 from .rollup import RollupProbe
 from .runtimes import RuntimesProbe
@@ -40,6 +41,7 @@ PROBES: tuple[type[Probe], ...] = (
     RuntimesProbe,
     GpuProbe,
     KernelLogProbe,
+    PythonTypesProbe,
 )
 
 __all__ = ["PROBES"]
