@@ -434,6 +434,18 @@ def test_what_a_host_does_not_have_costs_no_confidence(answer: Answer) -> None:
     assert answer(case).verdict.confidence == answer(heap_leak()).verdict.confidence
 
 
+def test_what_was_not_part_of_the_case_is_named_with_what_it_would_add(answer: Answer) -> None:
+    because = [render(one.because) for one in answer(heap_leak()).not_seen]
+    assert sum("--allow read-memory" in text for text in because) == 1
+    assert sum("--allow trace" in text for text in because) == 1
+    case = heap_leak()
+    header = case.header()
+    header.levels.append("read-memory")
+    case.header = lambda: header  # type: ignore[method-assign]
+    because = [render(one.because) for one in answer(case).not_seen]
+    assert not any("--allow read-memory" in text for text in because)
+
+
 def test_missed_samples_are_named_and_lower_the_confidence(answer: Answer) -> None:
     case = heap_leak()
     case.extra.append(

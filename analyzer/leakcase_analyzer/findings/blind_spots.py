@@ -38,6 +38,7 @@ PROBES = {
     "sockets": Blindness("its sockets by state", "connections that nobody closes are not named"),
     "gpu": Blindness("its GPU memory", "growth on a GPU would be missed"),
     "kernel-log": Blindness("the kernel's log", "earlier OOM kills are not known"),
+    "python-types": Blindness("its Python objects by type", "the types that grow are not known"),
     "session": Blindness("a part of the capture", "what happened then is not known", 0.95),
 }
 UNKNOWN_PROBE = Blindness("evidence of a newer collector", "this version cannot use it")
@@ -68,6 +69,25 @@ LOSSES = {
     "frames": "frame",
     "rows": "row",
 }
+MEMORY_NOT_READ = NotSeen(
+    claim=say("what the memory holds, and whether anything still refers to it"),
+    because=say(
+        "the process's memory was not read ({level} was not part of this case)",
+        level=Code("--allow read-memory"),
+    ),
+    effect=say(
+        "a leak cannot be told from a cache that still fills, nor memory in use from memory "
+        "that was freed and kept by the allocator"
+    ),
+)
+NOT_TRACED = NotSeen(
+    claim=say("which code allocates it"),
+    because=say(
+        "allocations were not traced ({level} was not part of this case)",
+        level=Code("--allow trace"),
+    ),
+    effect=say("no function or line can be named"),
+)
 #: Losses of the file rather than of the capture.
 OF_THE_FILE = frozenset({"records", "frames"})
 #: A share of missed samples above this is worth a word.
@@ -188,22 +208,8 @@ def _window(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _levels(evidence: Evidence) -> Iterator[Finding]:
-    yield NotSeen(
-        claim=say("what the memory holds, and whether anything still refers to it"),
-        because=say(
-            "the process's memory was not read ({level} was not part of this case)",
-            level=Code("--allow read-memory"),
-        ),
-        effect=say(
-            "a leak cannot be told from a cache that still fills, nor memory in use from memory "
-            "that was freed and kept by the allocator"
-        ),
-    )
-    yield NotSeen(
-        claim=say("which code allocates it"),
-        because=say(
-            "allocations were not traced ({level} was not part of this case)",
-            level=Code("--allow trace"),
-        ),
-        effect=say("no function or line can be named"),
-    )
+    allowed = () if evidence.header is None else evidence.header.levels
+    if "read-memory" not in allowed:
+        yield MEMORY_NOT_READ
+    if "trace" not in allowed:
+        yield NOT_TRACED
