@@ -35,9 +35,10 @@ def attribute(
     nothing then (unmapped, or not yet mapped). With three or more snapshots a region's growth is
     the median slope between all pairs of them (Theil and Sen) over the time they span, or what its
     floor rose by from the first two to the last two where that is more, as in a cache that filled
-    and stopped; so one spike tells nothing. With two it is their difference. Regions that shrank explain nothing
-    and take nothing from those that grew. The shares add up to at most 1: when the regions grew
-    by more than was judged (their snapshots saw garbage as well), each gives way in proportion.
+    and stopped; so one spike tells nothing. With two it is their difference. Regions that shrank
+    explain nothing and take nothing from those that grew. The shares add up to at most 1: when
+    the regions grew by more than was judged (their snapshots saw garbage as well), each gives way
+    in proportion.
     """
     grown = {
         region: growth

@@ -11,21 +11,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from leakcase_analyzer.series.floor import (
-    Floor,
-    Scale,
-    fallback_share,
-    last_third,
-    longest_rest_share,
-    spread_error,
-)
-from leakcase_analyzer.series.persistence import (
-    CALLED_FROM,
-    LEAST_POSITIVE,
-    MOST_FALLBACK,
-    MOST_REST,
-    most_top_share,
-)
+from leakcase_analyzer.series.floor import Floor, last_third, spread_error
+from leakcase_analyzer.series.persistence import CALLED_FROM, STEADY_RATIO, most_top_share
 from leakcase_analyzer.series.samples import Floats
 
 CHANCE = 0.9
@@ -40,7 +27,7 @@ UNDERRATED = 1.25
 SAWTOOTH_FACTOR = 1.6
 
 
-def least_detectable_rate(floor: Floor, scale: Scale) -> float | None:
+def least_detectable_rate(floor: Floor) -> float | None:
     """Per second: the least rate from which on such a window is called a leak's with 90 % chance.
 
     None when no rate would be: the noise hides it all.
@@ -49,7 +36,7 @@ def least_detectable_rate(floor: Floor, scale: Scale) -> float | None:
     lowest = 0.25 * floor.least_growth / blocks
     per_block = lowest * RATE_STEP ** np.arange(RATES_TRIED)
     noise = _noises(np.array(floor.increments)) * UNDERRATED
-    chance = _called(per_block[:, None, None] + noise, floor, scale).mean(axis=1)
+    chance = _called(per_block[:, None, None] + noise, floor).mean(axis=1)
     enough = np.minimum.accumulate((chance >= CHANCE)[::-1])[::-1]
     if not enough.any():
         return None
@@ -65,14 +52,12 @@ def _noises(g: Floats) -> Floats:
     return np.diff(np.concatenate((both, -both)), axis=1)
 
 
-def _called(g: Floats, floor: Floor, scale: Scale) -> NDArray[np.bool_]:
+def _called(g: Floats, floor: Floor) -> NDArray[np.bool_]:
     """The rule's steps c to g on many rows of increments at once."""
     blocks = g.shape[-1]
     growth = g.sum(axis=-1)
     q3, z = last_third(g)
-    even = (q3 >= 0.7) & (g.max(axis=-1) <= most_top_share(blocks) * growth)
-    even &= (g > scale.grain).mean(axis=-1) >= LEAST_POSITIVE
-    even &= (fallback_share(g) <= MOST_FALLBACK) & (longest_rest_share(g) <= MOST_REST)
+    even = (q3 >= STEADY_RATIO) & (g.max(axis=-1) <= most_top_share(blocks) * growth)
     # Under a leak a sawtooth may come out in as few as four blocks: three quarters of the window.
     seen = 0.75 * (blocks + 1) / blocks if floor.big_drops >= 3 else 1.0
     error = np.hypot(spread_error(g, floor.block_seconds), floor.end_error)

@@ -63,18 +63,11 @@ class Floor:
     """Share of increments above the grain."""
     top_share: float | None
     """The largest increment's share of the growth; None if no growth."""
-    fallback_share: float
-    """What the floor lost between blocks, as a share of what it won; 1 if it won nothing."""
-    longest_rest_share: float
-    """The longest run of blocks with hardly any growth, as a share of all."""
     effective_events: float
     """(sum of steps)^2 / sum of squared steps: how many equal events the growth amounts to."""
     quiet_chance: float
     """How likely so quiet an end would be, were the events spread evenly over the window (and
     over its CPU time, where that is known)."""
-    worked_while_quiet: bool
-    """Whether CPU use after the growth was at least half of what it was throughout; True where
-    CPU time is not known."""
     big_drops: int
     block_seconds: float
 
@@ -98,7 +91,7 @@ def measure(t: Floats, y: Floats, scale: Scale, cpu: Floats | None = None) -> Fl
     end_error = 2 * max(scale.grain, _noise(y)) / float(t[-1] - t[0])
     error = math.hypot(float(spread_error(g, block_seconds)), end_error)
     q3, z = last_third(g)
-    events, quiet_chance, worked = _events(t, y, cpu)
+    events, quiet_chance = _events(t, y, cpu)
     total = float(g.sum())
     return Floor(
         blocks=blocks,
@@ -113,11 +106,8 @@ def measure(t: Floats, y: Floats, scale: Scale, cpu: Floats | None = None) -> Fl
         last_third_z=float(z),
         positive_share=float(np.mean(g > scale.grain)),
         top_share=float(g.max()) / total if total > 0 else None,
-        fallback_share=float(fallback_share(g)),
-        longest_rest_share=float(longest_rest_share(g)),
         effective_events=events,
         quiet_chance=quiet_chance,
-        worked_while_quiet=worked,
         big_drops=int(drops.size),
         block_seconds=block_seconds,
     )
@@ -145,24 +135,22 @@ def _noise(y: Floats) -> float:
     return 1.4826 * float(np.median(np.abs(steps - np.median(steps)))) / math.sqrt(2)
 
 
-def _events(t: Floats, y: Floats, cpu: Floats | None) -> tuple[float, float, bool]:
-    """(n_eff, p_quiet, worked while quiet) of the lower envelope: the level never again fallen
-    below, less the last twelfth, where it is not known yet."""
+def _events(t: Floats, y: Floats, cpu: Floats | None) -> tuple[float, float]:
+    """(n_eff, p_quiet) of the lower envelope: the level never again fallen below, less the last
+    twelfth, where it is not known yet."""
     envelope = np.minimum.accumulate(y[::-1])[::-1][: y.size - max(1, y.size // 12)]
     rise = float(envelope[-1] - envelope[0])
     if rise <= 0:
-        return 0.0, 1.0, True
+        return 0.0, 1.0
     reached = int(np.argmax(envelope >= envelope[0] + 0.95 * rise))
     steps = np.diff(envelope[: reached + 1]) / rise
     events = float(steps.sum() ** 2 / np.square(steps).sum())
     end = envelope.size - 1
-    share, worked = float((t[reached] - t[0]) / (t[end] - t[0])), True
+    share = float((t[reached] - t[0]) / (t[end] - t[0]))
     if cpu is not None and cpu[end] > cpu[0]:
         # A process that stopped working has not shown that its memory is bounded.
-        spent = float((cpu[reached] - cpu[0]) / (cpu[end] - cpu[0]))
-        worked = 1 - spent >= 0.5 * (1 - share)
-        share = max(share, spent)
-    return events, share ** (0.95 * events), worked
+        share = max(share, float((cpu[reached] - cpu[0]) / (cpu[end] - cpu[0])))
+    return events, share ** (0.95 * events)
 
 
 # What follows takes one row of increments or many (along the last axis): the least detectable
@@ -185,21 +173,3 @@ def last_third(g: Floats) -> tuple[Floats, Floats]:
     differ = error > 1e-9 * np.abs(mean)
     z = np.where(differ, last - mean, 0.0) / np.where(differ, error, 1.0)
     return np.where(mean != 0, last, 0.0) / np.where(mean != 0, mean, 1.0), z
-
-
-def fallback_share(g: Floats) -> Floats:
-    """The sum of falls over the sum of rises; 1 where nothing rises."""
-    won, lost = np.maximum(g, 0).sum(axis=-1), np.maximum(-g, 0).sum(axis=-1)
-    share: Floats = np.where(won > 0, lost, 1.0) / np.where(won > 0, won, 1.0)
-    return share
-
-
-def longest_rest_share(g: Floats) -> Floats:
-    """The longest run of increments under a tenth of their mean, as a share of all."""
-    rests = np.moveaxis(g <= 0.1 * g.mean(axis=-1, keepdims=True), -1, 0)
-    run = longest = np.zeros(rests.shape[1:])
-    for resting in rests:
-        run = np.where(resting, run + 1, 0)
-        longest = np.maximum(longest, run)
-    share: Floats = longest / rests.shape[0]
-    return share

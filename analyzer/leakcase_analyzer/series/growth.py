@@ -99,7 +99,7 @@ def judge(
     ruling = rule(samples, scale, collector)
     detectable = None
     if not undecidable_yet(samples, ruling.whole, collector):
-        detectable = least_detectable_rate(ruling.whole, scale)
+        detectable = least_detectable_rate(ruling.whole)
     floor = ruling.floor
     return Growth(
         status=ruling.status,

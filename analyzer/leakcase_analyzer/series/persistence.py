@@ -49,11 +49,10 @@ LEAST_SAMPLES = 24
 # Steady growth of less than this many times the least that is growth at all is not called yet:
 # heaps that settle for minutes after their warm-up (SQLite, Redis at its bound) grow so.
 CALLED_FROM = 2.0
+# The last third grows at least so fast, in units of the whole.
+STEADY_RATIO = 0.7
 LEAST_EVENTS = 3.0
 FEW_BLOCKS = 5
-LEAST_POSITIVE = 0.2
-MOST_FALLBACK = 0.1
-MOST_REST = 0.3
 # Below this the allocator's slack is nobody's trouble (step a).
 LEAST_RETENTION_BYTES = 4 << 20
 LEAST_RETENTION_SHARE = 0.4
@@ -144,7 +143,8 @@ class _Case:
         if np.count_nonzero(known) < LEAST_SAMPLES or used < least:
             return None
         floor = measure(self.samples.t[known], in_use[known], self.scale)
-        if floor.growth >= least and floor.rate_low > 0 and goes_on(floor, 0.7):
+        q3 = floor.last_third_ratio
+        if floor.growth >= least and floor.rate_low > 0 and q3 is not None and q3 >= STEADY_RATIO:
             return self._say("leak", "steady-in-use", floor)
         return None
 
@@ -172,13 +172,11 @@ class _Case:
     def _slowing_down(self) -> Ruling | None:
         """(d) Growth has stopped, or (e) it slows down; (h) unless the last half is steady."""
         floor, q3 = self.floor, self.floor.last_third_ratio
-        slows = floor.last_third_z <= -1
         if q3 is None or q3 <= 0.3:
-            settled = slows and floor.effective_events >= 8 and floor.worked_while_quiet
-            if (floor.quiet_chance <= 0.05 or settled) and not self._tail_still_grows():
+            if floor.quiet_chance <= 0.05 and not self._tail_still_grows():
                 return self._steady_tail() or self._say("bounded", "saturated")
             return self._steady_tail() or self._say("undecided", "quiet")
-        if slows and q3 < 0.9:
+        if floor.last_third_z <= -1 and q3 < 0.9:
             return self._steady_tail() or self._say("undecided", "decelerating")
         return None
 
@@ -227,9 +225,7 @@ class _Case:
             rises = (
                 tail.blocks >= FEW_BLOCKS
                 and tail.growth >= CALLED_FROM * tail.least_growth
-                and tail.positive_share >= 0.5
                 and tail.rate_low > 0
-                and tail.fallback_share <= MOST_FALLBACK
                 and tail.last_third_ratio is not None
                 and tail.last_third_ratio >= 0.9
                 and tail.last_third_z > -1
@@ -258,14 +254,6 @@ def undecidable_yet(samples: Samples, floor: Floor, collector: Collector | None)
     return (floor.big_drops if seen is None else seen) < LEAST_COLLECTIONS
 
 
-def goes_on(floor: Floor, least_ratio: float) -> bool:
-    """Whether the last third grows as the whole does, or so nearly that chance explains it."""
-    q3 = floor.last_third_ratio
-    if q3 is None or q3 < least_ratio:
-        return False
-    return floor.last_third_z > -1 or q3 >= 0.9
-
-
 def most_top_share(increments: int) -> float:
     """The most of all growth that one block may hold."""
     return max(0.5, 2.1 / increments)
@@ -277,13 +265,10 @@ def steady(floor: Floor) -> bool:
     return (
         q3 is not None
         and top is not None
-        and q3 >= 0.7
+        and q3 >= STEADY_RATIO
         and floor.rate_low > 0
-        and floor.positive_share >= LEAST_POSITIVE
         and top <= most_top_share(len(floor.increments))
         and floor.effective_events >= LEAST_EVENTS
-        and floor.fallback_share <= MOST_FALLBACK
-        and floor.longest_rest_share <= MOST_REST
     )
 
 
