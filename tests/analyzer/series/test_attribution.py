@@ -68,6 +68,13 @@ def test_a_cache_that_filled_early_is_all_explained() -> None:
     assert answer.unexplained_share == 0.0
 
 
+def test_a_region_that_filled_and_stopped_keeps_all_that_it_grew() -> None:
+    levels = [1, 9, 9, 9, 9, 9]
+    answer = attribute([(10.0 * k, {"heap": level * MB}) for k, level in enumerate(levels)], 8 * MB)
+    assert answer.regions[0].growth == pytest.approx(8 * MB)
+    assert answer.unexplained_share == pytest.approx(0.0)
+
+
 def test_many_snapshots_give_the_growth_of_their_line() -> None:
     snapshots = [(10.0 * k, {"heap": 3 * MB * k}) for k in range(7)]
     answer = attribute(snapshots, judged_growth=20 * MB)
