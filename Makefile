@@ -39,6 +39,9 @@ check: $(VENV)/tools.stamp ## lint, formatting, types, oldest Python, rules of t
 	$(BIN)/vermin --quiet --no-tips --violations $(NOT_OLD) --target=3.9- $(COLLECTOR_SIDE)
 	$(PY) -m pytest -q tests/architecture
 
+native: ## compile the collector's C code in place; without a compiler Python does the same
+	@$(or $(wildcard $(PY)),python3) hatch_build.py
+
 dist: wheels pyz elf ## build the wheels, the sdist, leakcase-collect.pyz and the ELF into dist
 
 wheels: $(VENV)/tools.stamp
@@ -80,4 +83,4 @@ $(VENV)/tools.stamp: $(VENV)/leakcase.stamp
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check dist wheels pyz elf bench fuzz accuracy soak clean
+.PHONY: help setup demo test check native dist wheels pyz elf bench fuzz accuracy soak clean

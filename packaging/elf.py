@@ -15,6 +15,9 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+from hatch_build import compile_native  # noqa: E402
+
 ENTRY = ROOT / "packaging" / "elf_entry.py"
 SOURCES = (ROOT / "bundle_spec", ROOT / "collector")
 # Reached only on paths that the collector never takes: OpenSSL (hashlib has its own sha256), the
@@ -38,6 +41,9 @@ def build(target: Path, work: Path) -> None:
     command += [f"--distpath={work / 'dist'}", f"--workpath={work / 'work'}", f"--specpath={work}"]
     command += [f"--paths={path}" for path in SOURCES]
     command += [f"--exclude-module={name}" for name in UNNEEDED]
+    library = work / "native" / "libleakcase.so"
+    if compile_native(library):
+        command.append(f"--add-binary={library}:leakcase_collector/_native")
     subprocess.run([*command, str(ENTRY)], check=True, env=environment, stdin=subprocess.DEVNULL)
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.move(work / "dist" / target.name, target)

@@ -14,7 +14,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / "build" / "tests"
-_INPUTS = ("bundle_spec/leakcase_bundle", "collector", "packaging", "man", "pyproject.toml")
+_INPUTS = (
+    "bundle_spec/leakcase_bundle",
+    "collector",
+    "packaging",
+    "man",
+    "pyproject.toml",
+    "hatch_build.py",
+)
 _ENVIRONMENT = {**os.environ, "SOURCE_DATE_EPOCH": "1704067200"}
 
 

@@ -11,6 +11,8 @@ import zipfile
 from email.message import Message
 from pathlib import Path
 
+from leakcase_collector.system.elf import ElfFile
+from leakcase_collector.system.files import TargetFile
 from tests.architecture.sources import sources
 from tests.packaging import built
 
@@ -45,7 +47,30 @@ def test_the_lean_wheel_holds_the_collector_and_the_format_and_nothing_else() ->
     assert python_files(wheel) == modules_of("leakcase_bundle", "leakcase_collector")
     names = names_in(wheel)
     assert any(n.endswith("share/man/man1/leakcase-collect.1") for n in names)
-    assert not any("__pycache__" in n or n.endswith(".so") for n in names)
+    assert not any("__pycache__" in n for n in names)
+    assert {n for n in names if n.endswith(".so")} == {"leakcase_collector/_native/libleakcase.so"}
+
+
+def test_the_native_part_fits_any_python_of_the_platform(tmp_path: Path) -> None:
+    wheel = built.lean_wheel()
+    assert "-py3-none-linux_" in wheel.name
+    with zipfile.ZipFile(wheel) as opened:
+        library = Path(opened.extract("leakcase_collector/_native/libleakcase.so", tmp_path))
+    with library.open("rb") as file:
+        elf = ElfFile(TargetFile(os.dup(file.fileno()), str(library), "/proc"))
+        assert elf.needed == ()
+
+
+def test_without_a_compiler_the_wheel_is_pure_python(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", tmp_path]
+    environment = {**os.environ, "CC": "/nowhere/cc"}
+    subprocess.run(
+        [*command, "collector"], cwd=built.ROOT, env=environment, timeout=120, check=True,
+        capture_output=True,
+    )  # fmt: skip
+    (wheel,) = tmp_path.glob("*.whl")
+    assert wheel.name.endswith("-py3-none-any.whl")
+    assert not any(name.endswith(".so") for name in names_in(wheel))
 
 
 def test_the_lean_wheel_asks_for_an_old_python_and_two_libraries() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from array import array
-from typing import Any, Callable, NamedTuple
+from typing import Callable, NamedTuple
 
 from leakcase_collector.system.memory import PAGE_BYTES
 
@@ -78,15 +78,18 @@ def new_state(start: int, end: int, top_end: int, forbidden: int) -> WalkState:
     )
 
 
-def native_step(library: Any) -> Step:
+def native_step(library: ctypes.CDLL) -> Step:
     """The twin in C."""
     function = library.leakcase_walk
+    word, pointer = ctypes.c_uint64, ctypes.c_void_p
+    function.argtypes = [ctypes.POINTER(WalkState), *[pointer] * 5, word, word, ctypes.c_int]
+    function.restype = ctypes.c_int
 
-    def run(
+    def step(
         state: WalkState, lists: Lists, content: bytearray, base: int, length: int, is_last: bool
     ) -> int:
-        buffer = (ctypes.c_char * len(content)).from_buffer(content)
-        addresses = (ctypes.c_void_p(found.buffer_info()[0]) for found in lists)
-        return int(function(ctypes.byref(state), *addresses, buffer, base, length, int(is_last)))
+        addresses = [found.buffer_info()[0] for found in lists]
+        window = ctypes.addressof((ctypes.c_char * len(content)).from_buffer(content))
+        return int(function(state, *addresses, window, base, length, is_last))
 
-    return run
+    return step
