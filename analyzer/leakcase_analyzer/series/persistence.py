@@ -189,13 +189,15 @@ class _Case:
             veto = "slight"
         if veto:
             return self._say("undecided", veto)
-        return self._say("leak", "steady-floor", self._without_warm_up())
+        return self._say("leak", "steady-floor", self._without_warm_up(self.floor))
 
-    def _without_warm_up(self) -> Floor:
-        """The floor of the last three quarters, where the first raises the rate beyond what
-        these allow: a leak's rate is what goes on."""
-        later = next(self._tails(), self.floor)
-        return later if steady(later) and self.floor.rate > later.rate_high else self.floor
+    def _without_warm_up(self, floor: Floor) -> Floor:
+        """The floor of a tail, where what came before it raises the rate beyond what that tail
+        allows: a leak's rate is what goes on."""
+        for tail in self._tails():
+            if steady(tail) and floor.rate > tail.rate_high:
+                floor = tail
+        return floor
 
     def _why_uneven(self) -> Reason:
         if self.floor.effective_events < LEAST_EVENTS:
@@ -203,9 +205,9 @@ class _Case:
         return "few-periods" if self.floor.blocks < FEW_BLOCKS else "bursty"
 
     def _tails(self) -> Iterator[Floor]:
-        """The last three quarters and the last half by themselves."""
+        """The window without its first eighth, quarter, half: what came after a warm-up."""
         size = self.samples.t.size
-        for start in (size // 4, size // 2):
+        for start in (size // 8, size // 4, size // 2):
             if size - start >= LEAST_SAMPLES:
                 tail = tail_of(self.samples, start)
                 yield measure(tail.t, tail.y, self.scale, tail.cpu)
@@ -231,7 +233,7 @@ class _Case:
                 and tail.last_third_z > -1
             )
             if rises and not self._veto():
-                return self._say("leak", "steady-tail", tail)
+                return self._say("leak", "steady-tail", self._without_warm_up(tail))
         return None
 
     def _veto(self) -> Reason | None:
