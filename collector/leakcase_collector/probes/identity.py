@@ -16,6 +16,7 @@ from .cgroup_location import group_paths
 from .figures import whole
 
 _DELETED = " (deleted)"
+_COMM_BYTES = 15
 #: The letters of field 3 of proc_pid_stat(5), as they are since Linux 4.14.
 _STATES = {
     "R": "running",
@@ -115,7 +116,7 @@ class IdentityProbe(Probe):
                 pid=context.pid,
                 start_ticks=stat.start_ticks,
                 age_ns=max(0, taken_ns - monotonic_of_ticks(stat.start_ticks)),
-                name=context.redactor.name(comm),
+                name=context.redactor.name(full_name(comm, program)),
                 state=_STATES.get(stat.state, "other"),
                 parent_pid=stat.field(4),
                 threads=stat.field(20),
@@ -172,6 +173,13 @@ class IdentityProbe(Probe):
         except CollectorError:
             return None  # uid says it all; the name is a courtesy
         return None if found is None else context.redactor.user(found.decode("utf-8", "replace"))
+
+
+def full_name(comm: str, program: Optional[str]) -> str:
+    """comm, or the program's name where comm is that name cut at 15 bytes (TASK_COMM_LEN)."""
+    base = (program or "").rsplit("/", 1)[-1]
+    base = base[: -len(_DELETED)] if base.endswith(_DELETED) else base
+    return base if len(comm) == _COMM_BYTES and base.startswith(comm) else comm
 
 
 def other_names(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from leakcase_collector.probes.identity import other_names
+from leakcase_collector.probes.identity import full_name, other_names
 from leakcase_collector.system.door import System
 
 
@@ -43,3 +43,18 @@ def test_a_title_that_names_no_link_to_the_program_is_none(
 
 def test_a_program_that_cannot_be_compared_has_no_other_names() -> None:
     assert other_names(System(), os.getpid(), "/nowhere/x", "y", []) == []
+
+
+@pytest.mark.parametrize(
+    ("comm", "program", "name"),
+    [
+        ("small-block-lea", "/opt/small-block-leak", "small-block-leak"),
+        ("small-block-lea", "/opt/small-block-leak (deleted)", "small-block-leak"),
+        ("renamed", "/opt/small-block-leak", "renamed"),
+        ("small-block-lea", None, "small-block-lea"),
+    ],
+)
+def test_a_name_that_the_kernel_cut_is_given_in_full(
+    comm: str, program: str | None, name: str
+) -> None:
+    assert full_name(comm, program) == name
