@@ -52,7 +52,8 @@ def test_the_analyzer_never_imports_the_collector_but_to_investigate() -> None:
         assert inside(imported, "leakcase_collector.cli"), (importer, imported)
 
 
-# Within the collector: the machine, what the bytes of a heap mean, the probes, then the session that runs them.
+# Within the collector: the machine, what the bytes of a heap mean, the probes, then the
+# session that runs them.
 _SYSTEM = "leakcase_collector.system"
 _HEAP = "leakcase_collector.heap"
 _PROBES = "leakcase_collector.probes"

@@ -135,7 +135,8 @@ def test_no_planted_secret_is_in_the_decompressed_case(
     script = home / "Zqhiddenscript.py"
     script.write_text(_TARGET)
     arguments = [
-        sys.executable, "-I", str(script), "--password=Zqhiddenarg", "-pZqhiddenshort", "Zqhiddenplain",
+        sys.executable, "-I", str(script),
+        "--password=Zqhiddenarg", "-pZqhiddenshort", "Zqhiddenplain",
     ]  # fmt: skip
     case = tmp_path / "x.leakcase"
     with child(arguments, wait_for="ready", env=environment) as target:
