@@ -18,7 +18,7 @@ def _words(text: str) -> frozenset[str]:
 VOCABULARIES: dict[str, frozenset[str]] = {
     "probe": _words(
         """identity status stat descriptors threads cgroup host limits settings modules runtime
-        regions rollup sockets gpu kernel-log python-types session"""
+        regions rollup sockets gpu kernel-log heap-census python-types session"""
     ),
     "level": _words("observe read-memory trace attach dump"),
     "answer": _words("yes no"),

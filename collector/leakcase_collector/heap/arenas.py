@@ -42,7 +42,8 @@ class HeapNotFound(NotSupported):
     """There is no arena of glibc's malloc that was ever used. `has_glibc`: its library is there."""
 
     def __init__(self, has_glibc: bool) -> None:
-        self.has_glibc = has_glibc
+        #: A word of the vocabulary ``gap_detail``.
+        self.gap_detail = "heap-not-found" if has_glibc else "heap-not-glibc"
         cause = (
             "glibc's malloc was never called: another allocator serves the program"
             if has_glibc
@@ -52,6 +53,12 @@ class HeapNotFound(NotSupported):
             f"cannot take a census of the heap: {cause}. Other allocators' books are not read; "
             "the rest of the capture is not affected."
         )
+
+
+class HeapUnsound(NotSupported):
+    """Arenas were found, and they are not as they are known to be."""
+
+    gap_detail = "heap-layout"
 
 
 class Arena(NamedTuple):
@@ -165,12 +172,12 @@ def _is_sound(state: tuple[int, ...]) -> bool:
 
 
 def read_arenas(pages: ResidentPages, place: Place) -> list[Arena]:
-    """All arenas now, main_arena first. NotSupported where the ring does not hold together."""
+    """All arenas now, main_arena first. HeapUnsound where the ring does not hold together."""
     addresses = _ring(pages, place.address, place.layout)
     arenas = [_read_arena(pages, at, place.layout, at == place.address) for at in addresses]
     known = [arena for arena in arenas if arena is not None]
     if not known or len(known) < len(arenas):
-        raise NotSupported(
+        raise HeapUnsound(
             "cannot take a census of the heap: its arenas do not fit together, because they change "
             "or are damaged. Try again, or do without this source."
         )

@@ -63,7 +63,7 @@ def _follow(
     `lead`: how far into a chunk its links point, 16 to the block in a tcache, 0 in a fastbin.
     """
     chunk = head - lead if head else 0
-    seen = set()
+    seen: set[int] = set()
     while chunk and chunk not in seen and len(seen) < limit:
         size = _listed_size(pages, chunk, wanted)
         if not size:

@@ -19,7 +19,7 @@ from .arenas import Arena, Place, find_main_arena, read_arenas
 from .cached import fastbin_chunks, tcache_chunks
 from .mapped import MappedChunk, Parameters, find_mapped_chunks, find_parameters, is_complete
 from .pages import ResidentPages
-from .resident import overlap, total
+from .resident import total
 from .stretches import heap_stretches, main_stretches
 from .walk import Stretch, Walked, Walker
 from .walk_state import Step
@@ -33,6 +33,8 @@ _USELESS_SHARE = 0.05
 
 class HeapInconsistent(CollectorError):
     """The heap's chunks do not fit together: damaged, or changing faster than it can be read."""
+
+    gap_detail = "heap-inconsistent"
 
 
 @dataclass
@@ -86,11 +88,9 @@ class ArenaCount:
         self.top_bytes += walked.top_bytes
         self.overhead_bytes += walked.closing_bytes
         self.resyncs += walked.resyncs
-        self.resident_bytes += total(walked.runs)
-        self.free_resident_bytes += overlap(walked.free_spans, walked.runs)
-        if walked.top:
-            top = (_page_after(walked.top), walked.top + walked.top_bytes)
-            self.top_resident_bytes += overlap([top], walked.runs) if top[0] < top[1] else 0
+        self.resident_bytes += walked.resident_bytes
+        self.free_resident_bytes += walked.free_resident_bytes
+        self.top_resident_bytes += walked.top_resident_bytes
 
     def take_out(self, size: int, is_fast: bool) -> None:
         """A chunk that looked as if in use is in a list of free ones."""
@@ -170,8 +170,9 @@ class Budget:
 def take_census(memory: Memory, budget: Budget, step: Step = python_step.step) -> Census:
     """The best of up to `ATTEMPTS` walks.
 
-    HeapNotFound (a NotSupported) where glibc's malloc does not serve the program, HeapInconsistent
-    where no walk came to an end that can be relied on, OverBudget.
+    HeapNotFound where glibc's malloc does not serve the program, HeapUnsound where its arenas are
+    not as they are known to be, HeapInconsistent where no walk came to an end that can be relied
+    on, OverBudget.
     """
     best: Census | None = None
     refusal: CollectorError | None = None
@@ -286,7 +287,3 @@ def _anonymous_spans(
         and (not mapping.path or mapping.path.startswith(b"[anon"))
         and not any(start < mapping.end and mapping.start < end for start, end in held)
     ]
-
-
-def _page_after(address: int) -> int:
-    return -(-(address + 32) // PAGE_BYTES) * PAGE_BYTES

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 
 Spans = Sequence[tuple[int, int]]
@@ -15,7 +16,7 @@ def total(spans: Spans) -> int:
 def overlap(spans: Spans, runs: Spans) -> int:
     """The bytes that lie in both; each is ascending and does not overlap itself."""
     shared = 0
-    at = 0
+    at = max(bisect_right(runs, spans[0]) - 1, 0) if spans else 0
     for start, end in spans:
         while at < len(runs) and runs[at][1] <= start:
             at += 1

@@ -7,15 +7,18 @@ they are fed with those windows, of resident pages only, and what they find is a
 from __future__ import annotations
 
 import ctypes
+from array import array
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from leakcase_collector.system.memory import Memory
+from leakcase_collector.system.memory import PAGE_BYTES, Memory
 
 from . import step as python_step
+from .layout import ALIGNMENT, MIN_CHUNK_BYTES
+from .resident import overlap, total
 from .walk_state import COUNTED_BYTES, DONE, FULL, Lists, Step, WalkState, new_state
 
 #: What is read at once. It bounds our memory, and how long the target's mmap lock is held.
@@ -42,18 +45,18 @@ class Walked:
     in_use: Counter[int] = field(default_factory=Counter)
     free_chunks: int = 0
     free_bytes: int = 0
-    #: Whole pages within free chunks, by ascending address.
-    free_spans: list[tuple[int, int]] = field(default_factory=list)
+    #: Whole pages in RAM within one free chunk each; and within the top.
+    free_resident_bytes: int = 0
+    top_resident_bytes: int = 0
+    resident_bytes: int = 0
     top: int = 0
     top_bytes: int = 0
     closing_bytes: int = 0
     lost_bytes: int = 0
     resyncs: int = 0
     tcaches: list[int] = field(default_factory=list)
-    #: In-use chunks (address, size) that were asked for.
-    listed: list[tuple[int, int]] = field(default_factory=list)
-    #: Parts that were in RAM.
-    runs: list[tuple[int, int]] = field(default_factory=list)
+    #: In-use chunks that were asked for, by ascending address: address, size, address, size...
+    listed: array[int] = field(default_factory=lambda: array("Q"))
 
     @property
     def in_use_bytes(self) -> int:
@@ -80,32 +83,34 @@ class Walker:
         self._lists = Lists.empty()
         self._buffer = bytearray(WINDOW_BYTES)
 
-    def walk(self, stretch: Stretch, listed_from_bytes: int = COUNTED_BYTES) -> Walked:
-        """All chunks of `stretch`; in-use ones of `listed_from_bytes` and more are listed, too."""
+    def walk(self, stretch: Stretch, is_listed: bool = False) -> Walked:
+        """All chunks of `stretch`; those in use are also listed one by one if asked for."""
         state = new_state(stretch.start, stretch.end, stretch.top_end, stretch.forbidden)
-        state.listed_from_bytes = min(listed_from_bytes, COUNTED_BYTES)
+        state.listed_from_bytes = 0 if is_listed else COUNTED_BYTES
         runs = self._memory.resident_runs(stretch.start, stretch.end)
-        walked = Walked(runs=list(runs))
+        walked = Walked(resident_bytes=total(runs))
         while state.position < stretch.end:
             at = bisect_right(runs, (state.position, stretch.end)) - 1
             if at < 0 or runs[at][1] <= state.position:
                 if at + 1 == len(runs):
                     break
                 _lose(state, runs[at + 1][0])
-                continue
-            if self._window(state, runs[at][1], walked) == DONE:
+            elif self._window(state, runs, at, walked) == DONE:
                 break
         _lose(state, stretch.end)
         walked.lost_bytes = state.lost_bytes + (stretch.end - state.lost if state.lost else 0)
-        self._take(state, walked)
-        _take_counts(self._lists, walked, listed_from_bytes)
+        self._take_counts(walked)
         walked.free_chunks, walked.free_bytes = state.free_chunks, state.free_bytes
         walked.top, walked.top_bytes = state.found_top, state.found_top_bytes
+        if walked.top:
+            walked.top_resident_bytes = overlap([_pages_of_top(walked)], runs)
         walked.closing_bytes, walked.resyncs = state.closing_bytes, state.resyncs
         return walked
 
-    def _window(self, state: WalkState, run_end: int, walked: Walked) -> int:
-        base = state.position
+    def _window(
+        self, state: WalkState, runs: Sequence[tuple[int, int]], at: int, walked: Walked
+    ) -> int:
+        base, run_end = state.position, runs[at][1]
         wanted = min(WINDOW_BYTES, run_end - base)
         self._spending.spend(wanted)
         length = self._memory.read_into(base, memoryview(self._buffer)[:wanted])
@@ -113,18 +118,29 @@ class Walker:
         status = FULL
         while status == FULL:
             status = self._step(state, self._lists, self._buffer, base, length, is_last)
-            self._take(state, walked)
+            self._take(state, walked, runs)
         if status != DONE and is_last and state.position < run_end:
             # Unmapped since, or a header that begins at the very end of what can be read.
             _lose(state, run_end)
         return status
 
-    def _take(self, state: WalkState, walked: Walked) -> None:
+    def _take(self, state: WalkState, walked: Walked, runs: Sequence[tuple[int, int]]) -> None:
         lists = self._lists
-        walked.listed += _pairs(lists.listed, state.listed)
-        walked.free_spans += _pairs(lists.spans, state.spans)
+        spans = lists.spans[: 2 * state.spans]
+        walked.free_resident_bytes += overlap(list(zip(spans[::2], spans[1::2])), runs)
         walked.tcaches += lists.tcaches[: state.tcaches]
+        listed = lists.listed[: 2 * state.listed]
+        walked.in_use.update(size for size in listed[1::2] if size >= COUNTED_BYTES)
+        if not state.listed_from_bytes:
+            walked.listed += listed
         state.listed = state.spans = state.tcaches = 0
+
+    def _take_counts(self, walked: Walked) -> None:
+        counts = self._lists.counts
+        for index, count in enumerate(counts):
+            if count:
+                walked.in_use[ALIGNMENT * index] = count
+        ctypes.memset(counts.buffer_info()[0], 0, len(counts) * counts.itemsize)
 
 
 def _lose(state: WalkState, position: int) -> None:
@@ -135,19 +151,7 @@ def _lose(state: WalkState, position: int) -> None:
         state.position = position
 
 
-def _pairs(flat: Sequence[int], count: int) -> list[tuple[int, int]]:
-    return list(zip(flat[: 2 * count : 2], flat[1 : 2 * count : 2]))
-
-
-def _take_counts(lists: Lists, walked: Walked, listed_from_bytes: int) -> None:
-    """Sizes counted by the step, and of larger chunks by the list; the counts are reset."""
-    counts = lists.counts
-    for index, count in enumerate(counts):
-        if count:
-            walked.in_use[16 * index] = count
-    ctypes.memset(counts.buffer_info()[0], 0, len(counts) * counts.itemsize)
-    for _, size in walked.listed:
-        if size >= COUNTED_BYTES:
-            walked.in_use[size] += 1
-    if listed_from_bytes > COUNTED_BYTES:
-        walked.listed = [(a, size) for a, size in walked.listed if size >= listed_from_bytes]
+def _pages_of_top(walked: Walked) -> tuple[int, int]:
+    """Without the page of its header, which stays when malloc_trim gives the top back."""
+    first = -(-(walked.top + MIN_CHUNK_BYTES) // PAGE_BYTES) * PAGE_BYTES
+    return first, max(first, walked.top + walked.top_bytes)

@@ -9,6 +9,7 @@ from .base import Probe
 from .cgroup import CgroupProbe
 from .descriptors import DescriptorsProbe
 from .gpu import GpuProbe
+from .heap_census import HeapCensusProbe
 from .host import HostProbe
 from .identity import IdentityProbe
 from .kernel_log import KernelLogProbe
@@ -41,6 +42,7 @@ PROBES: tuple[type[Probe], ...] = (
     RuntimesProbe,
     GpuProbe,
     KernelLogProbe,
+    HeapCensusProbe,
     PythonTypesProbe,
 )
 
