@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from leakcase_analyzer.findings.base import Bound, Finding, Trend
 from leakcase_analyzer.kinds import KindFound, of_type, per_thread, threads_explain
 from leakcase_analyzer.sentences import Sentence, say
-from leakcase_analyzer.series.growth import FULL_WINDOW_SECONDS, Status
+from leakcase_analyzer.series.growth import FULL_WINDOW_SECONDS, WATCH_FACTOR, Status
 
 #: A program needs memory beside what it bounds: from this share of a bound on it is reached, and
 #: up to this much beyond it, it holds.
@@ -95,6 +95,8 @@ def _undecided(trends: Sequence[Trend]) -> Choice | None:
         return None
     main = max(open_ones, key=lambda trend: (trend.subject == "anonymous", _rate(trend)))
     longer = main.growth.watch_longer_seconds
+    if longer is None:
+        longer = max(FULL_WINDOW_SECONDS, (WATCH_FACTOR - 1) * main.growth.window_seconds)
     return Choice("undecided", main, watch_longer_seconds=longer)
 
 

@@ -137,9 +137,7 @@ def _python_look(seconds: float, total: PythonCensus, types: PythonTypes | None)
         listed[str(name)] = Amount(before.count + count, before.size_bytes + size)
     # Of a type with two entries the smaller may be among the folded ones: bounded as they are.
     least = min((size for _, _, size in rows), default=0) if types.folded_types else 0
-    return PythonLook(
-        seconds, total, listed, Amount(types.folded_count, types.folded_bytes), least
-    )
+    return PythonLook(seconds, total, listed, Amount(types.folded_count, types.folded_bytes), least)
 
 
 def _sizes(sizes: HeapSizes | None) -> dict[int, Amount]:

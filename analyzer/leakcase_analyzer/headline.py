@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from leakcase_analyzer.findings.base import Trend
+from leakcase_analyzer.findings.base import HeapState, Trend
 from leakcase_analyzer.findings.trends import amount, amount_rate
 from leakcase_analyzer.kinds import Kind
 from leakcase_analyzer.sentences import Quantity, Sentence, Size, SizeRate, Span, say
@@ -32,6 +32,7 @@ def headline(
     confidence: float,
     watch_longer_seconds: float | None,
     bound_bytes: int | None,
+    heap: HeapState | None,
 ) -> Sentence:
     """The answer about `main`; `memory` is what grows behind it, where that is something else."""
     if status == "leak":
@@ -57,11 +58,19 @@ def headline(
     if status == "stable":
         return _stable(main)
     if status == "retention":
-        return say(
-            "Retention: the allocator keeps memory that the program has freed ({size} held).",
-            size=Size(main.last),
-        )
+        return _retention(main, heap)
     return _bounded(main)
+
+
+def _retention(main: Trend, heap: HeapState | None) -> Sentence:
+    """That nothing leaks, although memory is held, and how much of it."""
+    text = "Retention, no leak: {kept} of {held} held are freed memory that the allocator keeps"
+    if heap is None or heap.kept_bytes is None:
+        return say("Retention, no leak: memory that was freed is kept by the allocator.")
+    if main.growth.reason == "retention-growing":
+        text += "; that grows, what is in use does not"
+    held = Size(heap.held_bytes if heap.held_bytes is not None else main.last)
+    return say(text + ".", kept=Size(heap.kept_bytes), held=held)
 
 
 def _count_leak(claim: str, main: Trend, memory: Trend | None) -> Sentence:

@@ -1,7 +1,8 @@
 """Of what a leak of anonymous memory is: the heap, a collected heap, mappings, or thread stacks.
 
 /proc shows where memory lies, not who asked for it. What follows from where it lies, and what
-does not, is said beside the answer.
+does not, is said beside the answer. Where memory was read, the allocator's books and the runtime's
+objects tell who did.
 """
 
 from __future__ import annotations
@@ -11,9 +12,19 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias, TypeVar
 
 from leakcase_analyzer.evidence import Evidence
-from leakcase_analyzer.findings.base import Attribution, Finding, NotSeen, Trend
+from leakcase_analyzer.findings.base import (
+    Attribution,
+    Finding,
+    HeapChange,
+    HeapState,
+    NotSeen,
+    ObjectTypes,
+    Trend,
+)
+from leakcase_analyzer.findings.object_types import share_in_words
+from leakcase_analyzer.findings.retention import LEAST_GROWTH_BYTES
 from leakcase_analyzer.findings.tracks import COLLECTED_RUNTIMES
-from leakcase_analyzer.sentences import Code, Count, Sentence, Size, say
+from leakcase_analyzer.sentences import Code, Count, Sentence, Share, Size, say
 
 Kind: TypeAlias = Literal[
     "heap",
@@ -43,6 +54,8 @@ STACK_KINDS = frozenset({"thread-stack", "main-stack"})
 MMAP_ALLOCATORS = frozenset({"jemalloc", "tcmalloc", "mimalloc", "musl"})
 #: A thread's stack, arena and first allocations; with more per thread, something else grows too.
 PER_THREAD_BYTES = 1 << 20
+#: Growth is of a kind where this share of it is, and is not where less than that is.
+MOST_OF_IT, HARDLY_ANY = 0.5, 0.3
 
 F = TypeVar("F", bound=Finding)
 
@@ -62,6 +75,11 @@ def of_type(findings: Sequence[Finding], cls: type[F]) -> list[F]:
     return [finding for finding in findings if isinstance(finding, cls)]
 
 
+def first_of_type(findings: Sequence[Finding], cls: type[F]) -> F | None:
+    """The first finding of one type, or None."""
+    return next(iter(of_type(findings, cls)), None)
+
+
 def kind_of(evidence: Evidence, findings: Sequence[Finding], main: Trend) -> KindFound:
     """The kind of the quantity that decides the verdict."""
     if main.subject != "anonymous":
@@ -69,9 +87,58 @@ def kind_of(evidence: Evidence, findings: Sequence[Finding], main: Trend) -> Kin
     shares = _shares(findings)
     malloc = sum(shares.get(kind, 0.0) for kind in MALLOC_KINDS)
     runtime = evidence.runtime
-    if runtime is not None and runtime.kind in COLLECTED_RUNTIMES and malloc < 0.5:
+    collected = runtime is not None and runtime.kind in COLLECTED_RUNTIMES
+    if sum(shares.get(kind, 0.0) for kind in STACK_KINDS) < 0.5:
+        found = _by_books(findings, collected)
+        if found is not None:
+            return found
+    if runtime is not None and collected and malloc < 0.5:
         return _managed(runtime.kind)
     return _native(evidence, shares, malloc)
+
+
+def _by_books(findings: Sequence[Finding], collected: bool) -> KindFound | None:
+    """What the heap's books and the counted objects tell; None: nothing that would decide."""
+    types = first_of_type(findings, ObjectTypes)
+    if types is not None and types.share is not None and types.share >= MOST_OF_IT:
+        return KindFound("managed-heap", (share_in_words(types.share),))
+    state = first_of_type(findings, HeapState)
+    change = None if state is None else state.change
+    if change is None or change.held_bytes < LEAST_GROWTH_BYTES:
+        return None
+    if change.in_use_bytes >= MOST_OF_IT * change.held_bytes:
+        unsure = types is not None and types.could_hold_all is not False
+        return KindFound("heap", _native_blocks(types), (_large_objects(),) if unsure else ())
+    if change.in_use_bytes + (change.kept_bytes or 0.0) < HARDLY_ANY * change.held_bytes:
+        return None if collected else KindFound("mmap", (_not_by_malloc(change),))
+    return None
+
+
+def _native_blocks(types: ObjectTypes | None) -> tuple[Sentence, ...]:
+    if types is None or types.share is None:
+        return ()
+    return (
+        say(
+            "malloc's blocks in use grow, and Python's objects are only {share} of that",
+            share=Share(types.share),
+        ),
+    )
+
+
+def _large_objects() -> NotSeen:
+    return NotSeen(
+        claim=say("whether large strings, bytes and tables of Python are among malloc's blocks"),
+        because=say("those above 512 bytes are malloc's and are not counted as objects"),
+        effect=say("the leak may be in the interpreted program or in a native library"),
+    )
+
+
+def _not_by_malloc(change: HeapChange) -> Sentence:
+    return say(
+        "malloc's books show {seen} of the {held} that were added: it was mapped directly",
+        seen=Size(max(0.0, change.in_use_bytes + (change.kept_bytes or 0.0))),
+        held=Size(change.held_bytes),
+    )
 
 
 def _shares(findings: Sequence[Finding]) -> dict[str, float]:

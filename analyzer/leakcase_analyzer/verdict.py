@@ -13,13 +13,15 @@ from leakcase_analyzer.findings.base import (
     Attribution,
     Bound,
     Finding,
+    HeapState,
     NotSeen,
     Observation,
     TimeToLimit,
     Trend,
 )
 from leakcase_analyzer.headline import headline
-from leakcase_analyzer.kinds import Kind, KindFound, kind_of, of_type
+from leakcase_analyzer.heap_reasons import heap_reasons
+from leakcase_analyzer.kinds import Kind, KindFound, first_of_type, kind_of, of_type
 from leakcase_analyzer.sentences import Sentence, say
 from leakcase_analyzer.series.growth import FULL_WINDOW_SECONDS, Status
 from leakcase_analyzer.series.trigger import When
@@ -74,6 +76,7 @@ def weigh(evidence: Evidence, findings: Sequence[Finding]) -> Verdict:
             confidence,
             choice.watch_longer_seconds,
             None if choice.bound is None else choice.bound.bound_bytes,
+            first_of_type(findings, HeapState),
         ),
         rate_bytes_per_hour=_per_hour(memory),
         rate_interval_bytes_per_hour=_interval(memory),
@@ -107,7 +110,16 @@ def _nothing_to_judge() -> Verdict:
 def _kind(evidence: Evidence, findings: Sequence[Finding], choice: Choice) -> KindFound:
     if choice.status == "stable":
         return KindFound("none")
+    if choice.status == "retention":
+        return _who_keeps(first_of_type(findings, HeapState))
     return kind_of(evidence, findings, choice.main)
+
+
+def _who_keeps(state: HeapState | None) -> KindFound:
+    """malloc, or the interpreter's own allocator where more of it is that one's."""
+    kept = None if state is None else state.kept_bytes
+    managed = state is not None and state.python_kept_bytes > 0.5 * (kept or 0.0)
+    return KindFound("managed-heap" if managed else "heap")
 
 
 def _confidence(choice: Choice, kind: KindFound, findings: Sequence[Finding]) -> float:
@@ -152,6 +164,8 @@ def _reasons(
 ) -> tuple[Sentence, ...]:
     main = choice.main
     reasons = [main.claim, *main.evidence_against, *main.evidence_for, *choice.because]
+    if main.subject == "anonymous":
+        reasons += heap_reasons(findings, choice.status)
     for attribution in of_type(findings, Attribution):
         if attribution.subject == main.subject and choice.status != "stable":
             reasons += [attribution.claim, *attribution.evidence_against]

@@ -19,8 +19,11 @@ from leakcase_analyzer.findings.descriptors import descriptors
 from leakcase_analyzer.findings.file_mappings import file_mappings
 from leakcase_analyzer.findings.gpu_memory import gpu_memory
 from leakcase_analyzer.findings.limits import limits
+from leakcase_analyzer.findings.object_types import object_types
 from leakcase_analyzer.findings.regions import regions
+from leakcase_analyzer.findings.retention import retention
 from leakcase_analyzer.findings.shared_memory import shared_memory
+from leakcase_analyzer.findings.size_classes import size_classes
 from leakcase_analyzer.findings.sockets import sockets
 from leakcase_analyzer.findings.swap import swap
 from leakcase_analyzer.findings.threads import threads
@@ -36,6 +39,9 @@ FINDINGS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
     swap,
     control_group,
     regions,
+    retention,
+    size_classes,
+    object_types,
     activity,
     bounds,
     limits,

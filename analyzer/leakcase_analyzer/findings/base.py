@@ -101,6 +101,93 @@ class Activity(Finding):
     subject: Subject
 
 
+@dataclass(frozen=True)
+class HeapChange:
+    """What became of the heap between the first look into it and the last, in resident bytes."""
+
+    seconds: float
+    in_use_bytes: float
+    kept_bytes: float | None
+    held_bytes: float
+    """What anonymous memory grew by meanwhile."""
+
+    @property
+    def covers(self) -> bool:
+        """Whether the books account for at least half of the growth."""
+        return self.in_use_bytes + (self.kept_bytes or 0) >= 0.5 * self.held_bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeapState(Finding):
+    """What the process's allocators have in use and keep free, in resident bytes.
+
+    `returnable_bytes` is the part of what malloc keeps that it could give back at once;
+    `python_kept_bytes` the part of `kept_bytes` that pymalloc keeps. `beyond_main_bytes` is what
+    malloc keeps in the arenas of threads. None: not known.
+    """
+
+    in_use_bytes: float
+    kept_bytes: float | None
+    held_bytes: float | None
+    """Anonymous memory at that moment, swap included."""
+    returnable_bytes: float | None
+    beyond_main_bytes: float | None
+    python_kept_bytes: float
+    arenas: int
+    change: HeapChange | None
+
+    @property
+    def kept_share(self) -> float:
+        """The part of anonymous memory that is kept free, as far as both are known."""
+        return (self.kept_bytes or 0.0) / self.held_bytes if self.held_bytes else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizeGrowth:
+    """Blocks of one class of size that are more than at first.
+
+    `least_bytes` and `most_bytes` bound what the program asks malloc for in such a block. `share`
+    is of all that classes of size grew by.
+    """
+
+    least_bytes: int
+    most_bytes: int
+    count: int
+    growth_bytes: float
+    rate_per_second: float
+    share: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizeClasses(Finding):
+    """Which sizes of malloc's blocks grow, the largest growth first."""
+
+    parts: tuple[SizeGrowth, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TypeGrowth:
+    """Objects of one type that are more than at first."""
+
+    name: str
+    count: int
+    growth_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectTypes(Finding):
+    """Which types of the runtime's objects grow, the largest growth first.
+
+    `share` is the part of the growth of anonymous memory that the runtime's own objects are: None
+    where memory did not grow. `could_hold_all`: whether so much was added to objects that they
+    might refer to every block that malloc has in use beyond those of the first look.
+    """
+
+    types: tuple[TypeGrowth, ...]
+    share: float | None
+    could_hold_all: bool | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Bound(Finding):
     """A limit that the program itself was given for what it keeps."""

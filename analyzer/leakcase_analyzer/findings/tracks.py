@@ -10,6 +10,7 @@ import numpy as np
 from leakcase_analyzer.columns import Floats
 from leakcase_analyzer.evidence import Evidence
 from leakcase_analyzer.findings.base import Subject, Track, Unit
+from leakcase_analyzer.findings.books import Books, beside, read_books
 from leakcase_analyzer.series.growth import Growth, judge
 
 #: Runtimes whose collector moves or sweeps in cycles: their floor shows only after collections.
@@ -41,14 +42,25 @@ def _judge(evidence: Evidence, quantity: Quantity) -> tuple[Track, Growth] | Non
         return None
     runtime = evidence.runtime
     collected = runtime is not None and runtime.kind in COLLECTED_RUNTIMES
+    heap = beside(books_of(evidence), track) if quantity is ANONYMOUS else None
     growth = judge(
         track.seconds,
         track.values,
         cpu_seconds=track.cpu_seconds,
+        in_use_bytes=None if heap is None else heap[0],
+        free_bytes=None if heap is None else heap[1],
         unit="bytes" if quantity.unit == "bytes" else "count",
         managed_runtime=collected and quantity.subject == "anonymous",
     )
     return track, growth
+
+
+def books_of(evidence: Evidence) -> Books:
+    """What the process's allocators have in use and keep free, where memory was read."""
+    if "books" not in evidence.judged:
+        evidence.judged["books"] = read_books(evidence, anonymous_and_swap(evidence))
+    found: Books = evidence.judged["books"]
+    return found
 
 
 def column(series: str, name: str) -> Callable[[Evidence], Track | None]:

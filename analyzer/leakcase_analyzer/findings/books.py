@@ -1,0 +1,148 @@
+"""What the allocators of the process have in use and keep free, at each look.
+
+For CPython two allocators count: malloc, and pymalloc, whose arenas the interpreter maps by
+itself, so that they are none of malloc's (`_PyObject_ArenaMmap`, Objects/obmalloc.c).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from leakcase_analyzer.columns import Floats
+from leakcase_analyzer.evidence import Evidence
+from leakcase_analyzer.findings.base import Track
+from leakcase_analyzer.heap_looks import HeapLook, PythonLook
+from leakcase_analyzer.sentences import Sentence, Share, Size, say
+
+#: Two looks no further apart than this, or than this share of the window, are one moment.
+SAME_MOMENT_SECONDS = 2.0
+SAME_MOMENT_SHARE = 0.05
+#: Books that lack more of the arenas than this cannot be compared.
+MOST_SKIPPED_SHARE = 0.1
+#: Between a census and the sample beside it a process may grow by this much of what it holds.
+SLACK_SHARE = 0.1
+SLACK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The books at one moment, in resident bytes; None: not known."""
+
+    seconds: float
+    heap: HeapLook | None
+    python: PythonLook | None
+
+    @property
+    def in_use_bytes(self) -> int:
+        """Blocks in use, of malloc and of pymalloc."""
+        native = 0 if self.heap is None else self.heap.in_use_bytes
+        return native + (0 if self.python is None else self.python.block_bytes)
+
+    @property
+    def kept_bytes(self) -> int | None:
+        """Freed and kept, by malloc and by pymalloc."""
+        native = 0 if self.heap is None else self.heap.kept_bytes
+        if native is None:
+            return None
+        return native + (0 if self.python is None else self.python.kept_bytes)
+
+
+@dataclass(frozen=True)
+class Books:
+    """All usable entries in order of time, and why others are not used."""
+
+    entries: tuple[Entry, ...]
+    doubts: tuple[Sentence, ...]
+
+    @property
+    def first(self) -> Entry | None:
+        """The first of two or more entries; None where there is nothing to compare."""
+        return self.entries[0] if len(self.entries) > 1 else None
+
+    @property
+    def last(self) -> Entry | None:
+        """The last entry."""
+        return self.entries[-1] if self.entries else None
+
+    @property
+    def span_seconds(self) -> float:
+        """From the first entry to the last."""
+        return self.entries[-1].seconds - self.entries[0].seconds if self.entries else 0.0
+
+
+def read_books(evidence: Evidence, held: Track | None) -> Books:
+    """The books of a case; `held` is its anonymous memory, which they must fit into."""
+    looks, doubts = [], []
+    for look in evidence.heap:
+        doubt = _doubt(look, None if held is None else at(held, look.seconds))
+        if doubt is None:
+            looks.append(look)
+        else:
+            doubts.append(doubt)
+    pools = [look for look in evidence.python if look.has_pools]
+    near = max(SAME_MOMENT_SECONDS, SAME_MOMENT_SHARE * evidence.window_seconds)
+    return Books(_entries(looks, pools, near), tuple(dict.fromkeys(doubts)))
+
+
+def _entries(
+    looks: Sequence[HeapLook], pools: Sequence[PythonLook], near: float
+) -> tuple[Entry, ...]:
+    """Pairs of both allocators' books; entries that lack one of them cannot be compared with
+    those that do not, so either all are pairs or none is."""
+    if not looks:
+        return tuple(Entry(one.seconds, None, one) for one in pools)
+    alone = tuple(Entry(look.seconds, look, None) for look in looks)
+    pairs = []
+    for look in looks:
+        other = min(pools, key=lambda one: abs(one.seconds - look.seconds), default=None)
+        if other is not None and abs(other.seconds - look.seconds) <= near:
+            pairs.append(Entry(look.seconds, look, other))
+    return tuple(pairs) if len(pairs) >= min(2, len(alone)) else alone
+
+
+def _doubt(look: HeapLook, held_bytes: float | None) -> Sentence | None:
+    """Why a look is not to be relied on, or None."""
+    total = look.total
+    if total.skipped_bytes > MOST_SKIPPED_SHARE * max(1, total.system_bytes):
+        return say(
+            "{share} of its heaps could not be accounted for",
+            share=Share(total.skipped_bytes / max(1, total.system_bytes)),
+        )
+    resident = total.resident_bytes
+    if resident is None or held_bytes is None:
+        return None
+    shown = resident + (total.mapped_resident_bytes or 0)
+    if shown > held_bytes * (1 + SLACK_SHARE) + SLACK_BYTES:
+        return say(
+            "they show {shown} in RAM where the process held {held}",
+            shown=Size(shown),
+            held=Size(held_bytes),
+        )
+    return None
+
+
+def at(track: Track, seconds: float) -> float | None:
+    """The measured value nearest to a time."""
+    known = np.flatnonzero(np.isfinite(track.values))
+    if not known.size:
+        return None
+    nearest = known[np.argmin(np.abs(track.seconds[known] - seconds))]
+    return float(track.values[nearest])
+
+
+def beside(books: Books, track: Track) -> tuple[Floats, Floats] | None:
+    """Bytes in use and bytes kept, each at the samples nearest to the looks; None: no look.
+
+    All else is NaN: what lies between two looks was not measured.
+    """
+    if not books.entries or not track.seconds.size:
+        return None
+    used, kept = np.full(track.seconds.size, np.nan), np.full(track.seconds.size, np.nan)
+    for entry in books.entries:
+        place = int(np.argmin(np.abs(track.seconds - entry.seconds)))
+        used[place] = entry.in_use_bytes
+        kept[place] = np.nan if entry.kept_bytes is None else entry.kept_bytes
+    return used, kept

@@ -1,0 +1,124 @@
+"""Which types of Python's objects grow, and whether they are what memory grows by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from leakcase_analyzer.evidence import Evidence
+from leakcase_analyzer.findings.base import Finding, NotSeen, ObjectTypes, TypeGrowth
+from leakcase_analyzer.findings.books import at
+from leakcase_analyzer.findings.tracks import anonymous_and_swap, books_of
+from leakcase_analyzer.heap_looks import NOTHING, Amount, PythonLook
+from leakcase_analyzer.sentences import Count, Name, Sentence, Share, Size, say
+
+MOST_TYPES = 32
+#: Types in words: the first, and so many more.
+MOST_NAMED = 4
+#: Less growth than this is noise of any interpreter at work.
+LEAST_GROWTH_BYTES = 64 << 10
+#: Of what a type had at first nothing is known where it was not among the listed ones; it counts
+#: as none where it can have been no more than this of what the type has at last.
+MOST_UNLISTED_SHARE = 0.05
+REFERENCE_BYTES = 8
+
+
+def object_types(evidence: Evidence) -> Iterator[Finding]:
+    """Growth by type between the first look and the last."""
+    looks = evidence.python
+    if len(looks) < 2:
+        return
+    first, last = looks[0], looks[-1]
+    types = _types(first, last)
+    if not (first.total.tracked_complete and last.total.tracked_complete):
+        yield NotSeen(
+            claim=say("all of Python's objects"),
+            because=say("its lists of objects changed while they were counted"),
+            effect=say("their growth by type is an estimate"),
+        )
+    grown = _growth_bytes(first, last)
+    yield ObjectTypes(
+        claim=_claim(types, grown),
+        evidence_for=tuple(_sentence(one) for one in types[1:MOST_NAMED]),
+        types=types,
+        share=_share(evidence, first, last, grown),
+        could_hold_all=_could_hold_all(evidence, grown),
+    )
+
+
+def _types(first: PythonLook, last: PythonLook) -> tuple[TypeGrowth, ...]:
+    grown = []
+    for name, after in last.types.items():
+        before = first.types.get(name, NOTHING)
+        unlisted = name not in first.types and first.least_listed_bytes
+        if unlisted > MOST_UNLISTED_SHARE * after.size_bytes:
+            continue
+        if after.size_bytes > before.size_bytes:
+            grown.append(_growth(name, before, after))
+    return tuple(sorted(grown, key=lambda one: -one.growth_bytes)[:MOST_TYPES])
+
+
+def _growth(name: str, before: Amount, after: Amount) -> TypeGrowth:
+    return TypeGrowth(
+        name=name,
+        count=after.count - before.count,
+        growth_bytes=after.size_bytes - before.size_bytes,
+    )
+
+
+def _growth_bytes(first: PythonLook, last: PythonLook) -> int:
+    """What Python's objects grew by, at least: as counted, or as pymalloc's own books say."""
+    objects = last.object_bytes - first.object_bytes
+    blocks = last.block_bytes - first.block_bytes
+    return max(objects, blocks) if first.has_pools and last.has_pools else objects
+
+
+def _share(evidence: Evidence, first: PythonLook, last: PythonLook, grown: int) -> float | None:
+    track = anonymous_and_swap(evidence)
+    before = None if track is None else at(track, first.seconds)
+    after = None if track is None else at(track, last.seconds)
+    if before is None or after is None or after - before < LEAST_GROWTH_BYTES:
+        return None
+    return min(1.0, max(0.0, grown / (after - before)))
+
+
+def _could_hold_all(evidence: Evidence, grown: int) -> bool | None:
+    """Whether objects may refer to all that malloc has in use more than at first.
+
+    Strings and bytes of more than 512 bytes are malloc's blocks and are not counted, but each that
+    is kept costs a reference in an object that is. None: malloc's books are not known.
+    """
+    books = books_of(evidence)
+    first, last = books.first, books.last
+    if first is None or last is None or first.heap is None or last.heap is None:
+        return None
+    before, after = first.heap.total, last.heap.total
+    blocks = after.in_use_chunks + after.mapped_chunks - before.in_use_chunks - before.mapped_chunks
+    return max(0, grown) / REFERENCE_BYTES >= 0.5 * blocks
+
+
+def _claim(types: tuple[TypeGrowth, ...], grown: int) -> Sentence:
+    if types and grown >= LEAST_GROWTH_BYTES:
+        return say(
+            "Python's objects grew by {all}; {name} by {size}: {count}",
+            all=Size(grown),
+            name=Name(types[0].name),
+            size=Size(types[0].growth_bytes),
+            count=Count(types[0].count, "more object"),
+        )
+    if grown >= LEAST_GROWTH_BYTES:
+        return say("Python's objects grew by {all}", all=Size(grown))
+    return say("Python's objects did not grow")
+
+
+def _sentence(one: TypeGrowth) -> Sentence:
+    return say(
+        "{name} grew by {size}: {count}",
+        name=Name(one.name),
+        size=Size(one.growth_bytes),
+        count=Count(one.count, "more object"),
+    )
+
+
+def share_in_words(share: float) -> Sentence:
+    """The part of the growth that Python's objects are."""
+    return say("Python's objects are {share} of the growth", share=Share(share))

@@ -1,0 +1,51 @@
+"""What the looks into the heap say for an answer about anonymous memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from leakcase_analyzer.findings.base import (
+    Finding,
+    HeapState,
+    ObjectTypes,
+    SizeClasses,
+    SizeGrowth,
+)
+from leakcase_analyzer.findings.retention import LEAST_GROWTH_BYTES, growth_in_words
+from leakcase_analyzer.kinds import HARDLY_ANY, first_of_type
+from leakcase_analyzer.sentences import Sentence
+from leakcase_analyzer.series.growth import Status
+
+#: From this share of what the process holds on, memory that is kept free is told in any case.
+TELLING_SHARE = 0.25
+
+
+def heap_reasons(findings: Sequence[Finding], status: Status) -> Iterator[Sentence]:
+    """The sentences that belong to an answer with this status, the weightiest first."""
+    state = first_of_type(findings, HeapState)
+    rises = status in ("leak", "undecided")
+    if state is not None:
+        change = state.change
+        if status == "retention" or state.kept_share >= TELLING_SHARE:
+            yield state.claim
+            yield from state.evidence_for
+        if change is not None and status != "stable" and change.held_bytes >= LEAST_GROWTH_BYTES:
+            yield growth_in_words(change)
+    types = first_of_type(findings, ObjectTypes)
+    if types is not None and rises:
+        yield types.claim
+        yield from types.evidence_for
+    classes = first_of_type(findings, SizeClasses)
+    if classes is not None and rises and growing_sizes(findings):
+        yield classes.claim
+        yield from classes.evidence_for
+
+
+def growing_sizes(findings: Sequence[Finding]) -> tuple[SizeGrowth, ...]:
+    """The classes of size that grow, where they are part of what memory grows by."""
+    classes, state = first_of_type(findings, SizeClasses), first_of_type(findings, HeapState)
+    if classes is None or state is None or state.change is None:
+        return ()
+    all_of_them = classes.parts[0].growth_bytes / classes.parts[0].share
+    held = state.change.held_bytes
+    return classes.parts if 0 < HARDLY_ANY * held <= all_of_them else ()
