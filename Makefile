@@ -28,7 +28,7 @@ demo: $(VENV)/leakcase.stamp ## watch a really leaking program for 45 s and say 
 	@$(PY) packaging/demo.py
 
 test: $(VENV)/tools.stamp ## run the whole test suite
-	$(PY) -m pytest -n auto --dist worksteal -m "not slow" $(TESTS)
+	$(PY) -m pytest -n auto --dist loadfile -m "not slow" $(TESTS)
 
 check: $(VENV)/tools.stamp ## lint, formatting, types, oldest Python, rules of the architecture
 	$(BIN)/ruff check .
