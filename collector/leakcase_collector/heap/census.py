@@ -6,8 +6,9 @@ and counted, and the walk is repeated while that is much. What is told is the be
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from leakcase_collector.errors import CollectorError, NotSupported, OverBudget
@@ -15,13 +16,13 @@ from leakcase_collector.system.clock import monotonic_ns
 from leakcase_collector.system.memory import PAGE_BYTES, Memory, MemoryMapping
 
 from . import step as python_step
-from .arenas import Arena, Place, find_main_arena, read_arenas
+from .arenas import Arena, find_main_arena, read_arenas
 from .cached import fastbin_chunks, tcache_chunks
 from .mapped import MappedChunk, Parameters, find_mapped_chunks, find_parameters, is_complete
 from .pages import ResidentPages
 from .resident import total
 from .stretches import heap_stretches, main_stretches
-from .walk import Stretch, Walked, Walker
+from .walk import Walked, Walker
 from .walk_state import Step
 
 ATTEMPTS = 4
@@ -202,64 +203,74 @@ def take_census(memory: Memory, budget: Budget, step: Step = python_step.step) -
 
 
 def _walk_once(memory: Memory, budget: Budget, step: Step) -> Census:
+    tour = walk_arenas(memory, budget, step)
+    ordered = sorted(tour.held, key=lambda stretch: stretch[0])
+    for address, size, is_fast in cached_chunks(ResidentPages(memory), tour):
+        owner = _owner(ordered, address)
+        if owner is not None:
+            owner.take_out(size, is_fast)
+    mapped = mapped_chunks(memory, budget, tour)
+    resident = sum(total(memory.resident_runs(chunk.start, chunk.end)) for chunk in mapped)
+    complete = None if tour.parameters is None else is_complete(mapped, tour.parameters)
+    return Census(tour.counts, mapped, complete, resident)
+
+
+@dataclass
+class Tour:
+    """One walk over all arenas, before what only looks as if in use is taken out."""
+
+    arenas: list[Arena]
+    mappings: list[MemoryMapping]
+    parameters: Parameters | None
+    counts: list[ArenaCount] = field(default_factory=list)
+    #: Start and end of each stretch, and whose it is.
+    held: list[tuple[int, int, ArenaCount]] = field(default_factory=list)
+    tcaches: list[int] = field(default_factory=list)
+    #: Of each stretch, where it was asked for: address and size of each chunk in turn.
+    listed: list[array[int]] = field(default_factory=list)
+
+
+def walk_arenas(memory: Memory, budget: Budget, step: Step, is_listed: bool = False) -> Tour:
+    """Count, and list if asked for, the chunks of all arenas. Errors: those of `take_census`."""
     mappings = memory.mappings()
     place = find_main_arena(memory, mappings)
     pages = ResidentPages(memory)
-    arenas = read_arenas(pages, place)
-    parameters = find_parameters(place, mappings)
+    tour = Tour(read_arenas(pages, place), mappings, find_parameters(place, mappings))
     walker = Walker(memory, budget, step)
-    counts: list[ArenaCount] = []
-    held: list[tuple[int, int, ArenaCount]] = []
-    tcaches: list[int] = []
-    for arena in arenas:
+    for arena in tour.arenas:
         count = ArenaCount(arena.is_main, arena.system_bytes)
-        stretches = _stretches(pages, arena, place, mappings, parameters, count)
+        if arena.is_main:
+            stretches, overhead = main_stretches(pages, arena, mappings, tour.parameters)
+        else:
+            stretches, overhead = heap_stretches(pages, arena, place.layout)
+        count.overhead_bytes += overhead
         for stretch in stretches:
-            walked = walker.walk(stretch)
+            walked = walker.walk(stretch, is_listed)
             count.add(walked)
-            tcaches += walked.tcaches
-            held.append((stretch.start, stretch.end, count))
-        counts.append(count)
-    _take_out_cached(ResidentPages(memory), arenas, tcaches, held)
-    spans = _anonymous_spans(mappings, [(start, end) for start, end, _ in held])
-    mapped = find_mapped_chunks(memory, budget, spans, parameters)
-    resident = sum(total(memory.resident_runs(chunk.start, chunk.end)) for chunk in mapped)
-    complete = None if parameters is None else is_complete(mapped, parameters)
-    return Census(counts, mapped, complete, resident)
+            tour.held.append((stretch.start, stretch.end, count))
+            tour.tcaches += walked.tcaches
+            tour.listed.append(walked.listed)
+        tour.counts.append(count)
+    return tour
 
 
-def _stretches(
-    pages: ResidentPages,
-    arena: Arena,
-    place: Place,
-    mappings: Sequence[MemoryMapping],
-    parameters: Parameters | None,
-    count: ArenaCount,
-) -> list[Stretch]:
-    if arena.is_main:
-        stretches, overhead = main_stretches(pages, arena, mappings, parameters)
-    else:
-        stretches, overhead = heap_stretches(pages, arena, place.layout)
-    count.overhead_bytes += overhead
-    return stretches
-
-
-def _take_out_cached(
-    pages: ResidentPages,
-    arenas: Sequence[Arena],
-    tcaches: Sequence[int],
-    held: Sequence[tuple[int, int, ArenaCount]],
-) -> None:
-    ordered = sorted(held, key=lambda stretch: stretch[0])
+def cached_chunks(pages: ResidentPages, tour: Tour) -> Iterator[tuple[int, int, bool]]:
+    """(address, size, whether in a fastbin) of what is free and looks as if in use, each once."""
     seen: set[int] = set()
-    lists = [(False, tcache_chunks(pages, address)) for address in tcaches]
-    lists += [(True, fastbin_chunks(pages, arena.fastbins)) for arena in arenas]
+    lists = [(False, tcache_chunks(pages, address)) for address in tour.tcaches]
+    lists += [(True, fastbin_chunks(pages, arena.fastbins)) for arena in tour.arenas]
     for is_fast, chunks in lists:
         for address, size in chunks:
-            owner = _owner(ordered, address)
-            if owner is not None and address not in seen:
+            if address not in seen:
                 seen.add(address)
-                owner.take_out(size, is_fast)
+                yield address, size, is_fast
+
+
+def mapped_chunks(memory: Memory, budget: Budget, tour: Tour) -> list[MappedChunk]:
+    """The blocks that have a mapping of their own, ascending."""
+    held = [(start, end) for start, end, _ in tour.held]
+    spans = _anonymous_spans(tour.mappings, held)
+    return find_mapped_chunks(memory, budget, spans, tour.parameters)
 
 
 def _owner(ordered: Sequence[tuple[int, int, ArenaCount]], address: int) -> ArenaCount | None:

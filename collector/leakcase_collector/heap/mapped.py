@@ -36,10 +36,11 @@ class Parameters(NamedTuple):
 
 
 class MappedChunk(NamedTuple):
-    """`start` and `end` bound its pages; `size_bytes` is what its header says."""
+    """`start` and `end` bound its pages; `size_bytes` is what its header, at `header`, says."""
 
     start: int
     end: int
+    header: int
     size_bytes: int
 
 
@@ -142,7 +143,7 @@ def _judged(start: int, padding: int, head: int, end: int) -> MappedChunk | None
     for closing in (0, HEADER_BYTES):
         stop = start + padding + size + closing
         if stop % PAGE_BYTES == 0 and start < stop <= end:
-            return MappedChunk(start, stop, size)
+            return MappedChunk(start, stop, start + padding, size)
     return None
 
 

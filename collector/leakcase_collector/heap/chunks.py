@@ -1,0 +1,59 @@
+"""Every chunk that is in use, one by one: for those who look at what is in them."""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left
+from typing import NamedTuple
+
+from leakcase_collector.system.memory import Memory
+
+from . import step as python_step
+from .census import Budget, cached_chunks, mapped_chunks, walk_arenas
+from .pages import ResidentPages
+from .walk_state import Step
+
+
+class Chunks(NamedTuple):
+    """Chunks by ascending address, as long as both arrays: chunk i is at `addresses[i]`.
+
+    A chunk begins with a header of 16 bytes, behind which is the program's block; what the program
+    may write is `sizes[i]` - 8 bytes of an arena's chunk, `sizes[i]` - 16 of a mapped one.
+    """
+
+    addresses: array[int]
+    sizes: array[int]
+
+
+def in_use_chunks(memory: Memory, budget: Budget, step: Step = python_step.step) -> Chunks:
+    """One walk. Chunks that are cached for re-use are left out, mapped ones are in.
+
+    Needs 32 bytes of our memory for each chunk while it is made. Errors: those of `take_census`.
+    """
+    tour = walk_arenas(memory, budget, step, is_listed=True)
+    cached = sorted(address for address, _, _ in cached_chunks(ResidentPages(memory), tour))
+    addresses, sizes = array("Q"), array("Q")
+    pieces = [(listed[::2], listed[1::2]) for listed in tour.listed if listed]
+    for chunk in mapped_chunks(memory, budget, tour):
+        pieces.append((array("Q", [chunk.header]), array("Q", [chunk.size_bytes])))
+    tour.listed.clear()
+    for starts, lengths in sorted(pieces, key=lambda piece: piece[0][0]):
+        for low, high in _between(starts, cached):
+            addresses += starts[low:high]
+            sizes += lengths[low:high]
+    return Chunks(addresses, sizes)
+
+
+def _between(starts: array[int], cached: list[int]) -> list[tuple[int, int]]:
+    """The index ranges of `starts` that hold none of `cached`; both ascending."""
+    ranges = []
+    low = 0
+    for index in range(bisect_left(cached, starts[0]), len(cached)):
+        at = bisect_left(starts, cached[index])
+        if at == len(starts):
+            break
+        if starts[at] == cached[index]:
+            ranges.append((low, at))
+            low = at + 1
+    ranges.append((low, len(starts)))
+    return ranges
