@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
+from leakcase_analyzer.action import Action
 from leakcase_analyzer.evidence import Evidence
-from leakcase_analyzer.findings.base import Finding, Observation, TimeToLimit
-from leakcase_analyzer.kinds import of_type
+from leakcase_analyzer.findings.base import Finding, ObjectTypes, Observation, TimeToLimit
+from leakcase_analyzer.heap_actions import keep_less, look_at_sizes_and_types
+from leakcase_analyzer.kinds import first_of_type, of_type
 from leakcase_analyzer.sentences import Code, Name, Sentence, Span, say
 from leakcase_analyzer.series.growth import FULL_WINDOW_SECONDS
 from leakcase_analyzer.verdict import Verdict
@@ -15,14 +16,6 @@ from leakcase_analyzer.verdict import Verdict
 DAY_SECONDS = 86_400.0
 #: How long to watch where nothing says how long.
 LONGER_SECONDS = 600.0
-
-
-@dataclass(frozen=True)
-class Action:
-    """One step, and what it is good for."""
-
-    what: Sentence
-    why: Sentence
 
 
 def actions(
@@ -35,9 +28,12 @@ def actions(
         if verdict.kind == "managed-heap" and evidence.runtime is not None:
             found += _runtime(evidence.runtime.kind)
     if verdict.status == "leak":
-        found += _by_kind(evidence, verdict)
+        found += look_at_sizes_and_types(findings, verdict.kind)
+        found += _by_kind(evidence, findings, verdict)
         found += _by_trigger(verdict)
         found += _report(evidence)
+    if verdict.status == "retention":
+        found += keep_less(evidence, findings)
     if verdict.status in ("stable", "bounded"):
         found += _not_a_leak(verdict)
     return tuple(found)
@@ -92,9 +88,11 @@ def _duration(seconds: float) -> str:
     return f"{round(seconds / 60)}m" if seconds < 48 * 3600 else f"{round(seconds / 3600)}h"
 
 
-def _by_kind(evidence: Evidence, verdict: Verdict) -> Iterator[Action]:
+def _by_kind(evidence: Evidence, findings: Sequence[Finding], verdict: Verdict) -> Iterator[Action]:
     runtime = evidence.runtime
-    if verdict.kind in ("heap", "mmap", "other") and runtime is not None:
+    types = first_of_type(findings, ObjectTypes)
+    native = types is not None and types.could_hold_all is False
+    if verdict.kind in ("heap", "mmap", "other") and runtime is not None and not native:
         yield from _runtime(runtime.kind)
     elif verdict.kind in ("heap", "mmap"):
         yield Action(

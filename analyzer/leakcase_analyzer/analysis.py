@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from leakcase_analyzer.actions import Action, actions
+from leakcase_analyzer.action import Action
+from leakcase_analyzer.actions import actions
 from leakcase_analyzer.evidence import Evidence
 from leakcase_analyzer.findings import find_all
 from leakcase_analyzer.findings.base import (

@@ -56,10 +56,13 @@ class HeapLook:
         only (`mtrim`, glibc's malloc/malloc.c).
         """
         free = self.total.free_resident_bytes
-        if free is None:
-            return None
+        return None if free is None else free + (self.main_top_bytes or 0)
+
+    @property
+    def main_top_bytes(self) -> int | None:
+        """What is resident of the main arena's top, its end that was never used or is free."""
         main = next((arena for arena in self.arenas if arena.arena == 0), self.total)
-        return free + (main.top_resident_bytes or 0)
+        return main.top_resident_bytes
 
 
 def freed_bytes(books: Books) -> int:
@@ -125,4 +128,4 @@ class PythonLook:
     @property
     def object_bytes(self) -> int:
         """All objects that were counted."""
-        return self.total.tracked_bytes + (self.total.untracked_bytes or 0)
+        return (self.total.tracked_bytes or 0) + (self.total.untracked_bytes or 0)

@@ -5,16 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from leakcase_analyzer.evidence import Evidence
+from leakcase_analyzer.findings.books import Entry, at
+from leakcase_analyzer.findings.tracks import anonymous_and_swap, books_of
 from leakcase_analyzer.kinds import STACK_KINDS
+
+#: A look speaks for the end of the window where memory has changed by no more than this since.
+STILL_TRUE_SHARE = 0.1
+STILL_TRUE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class MemorySplit:
     """Resident memory at the end of the window, in bytes; None: not known.
 
-    `unexplained_bytes` is what is resident and in none of the parts that are known: the heap and
-    other anonymous mappings, as long as the memory itself was not read. `swap_bytes` is beside
-    what is resident, not part of it.
+    All but `unreachable_bytes`, which is part of `live_heap_bytes`, and `swap_bytes`, which is
+    beside what is resident, add up to `resident_bytes`. `unexplained_bytes` is the rest: without
+    a look into the heap that is the heap and other anonymous mappings.
     """
 
     resident_bytes: float | None = None
@@ -30,23 +36,48 @@ class MemorySplit:
 
 
 def split(evidence: Evidence) -> MemorySplit:
-    """The split from the last sample, and the stacks from the last snapshot of smaps."""
+    """The split from the last sample, the stacks of the last smaps, and the last look."""
     status = evidence.columns("status")
     if status is None:
         return MemorySplit()
     resident = status.last("rss_bytes")
-    parts = (status.last("rss_file_bytes"), status.last("rss_shmem_bytes"), _stacks(evidence))
+    look = _last_look(evidence)
+    heap = None if look is None else look.heap
+    python = None if look is None else look.python
+    kept = None if look is None else look.kept_bytes
+    parts = {
+        "mapped_file_bytes": status.last("rss_file_bytes"),
+        "shared_bytes": status.last("rss_shmem_bytes"),
+        "stack_bytes": _stacks(evidence),
+        "live_heap_bytes": None if heap is None else float(heap.in_use_bytes),
+        "runtime_bytes": None if python is None else float(python.block_bytes),
+        "kept_free_bytes": None if kept is None else float(kept),
+    }
     rest = None
     if resident is not None:
-        rest = max(0.0, resident - sum(part for part in parts if part is not None))
+        rest = resident
+        # Taken a moment apart, the parts may exceed the whole: the later give way.
+        for name, part in parts.items():
+            if part is not None:
+                parts[name] = min(part, rest)
+                rest -= min(part, rest)
     return MemorySplit(
         resident_bytes=resident,
-        mapped_file_bytes=parts[0],
-        shared_bytes=parts[1],
-        stack_bytes=parts[2],
         swap_bytes=status.last("swap_bytes"),
         unexplained_bytes=rest,
+        **parts,
     )
+
+
+def _last_look(evidence: Evidence) -> Entry | None:
+    """The last look into the heap, where it is still true at the end."""
+    last, held = books_of(evidence).last, anonymous_and_swap(evidence)
+    if last is None or held is None:
+        return None
+    then, now = at(held, last.seconds), at(held, float(held.seconds[-1]))
+    if then is None or now is None:
+        return None
+    return last if abs(now - then) <= max(STILL_TRUE_BYTES, STILL_TRUE_SHARE * now) else None
 
 
 def _stacks(evidence: Evidence) -> float | None:

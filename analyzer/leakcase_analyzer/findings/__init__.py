@@ -12,6 +12,7 @@ from leakcase_analyzer.evidence import Evidence
 from leakcase_analyzer.findings.activity import activity
 from leakcase_analyzer.findings.anonymous_memory import anonymous_memory
 from leakcase_analyzer.findings.base import Finding
+from leakcase_analyzer.findings.blind_heap import blind_heap
 from leakcase_analyzer.findings.blind_spots import blind_spots
 from leakcase_analyzer.findings.bounds import bounds
 from leakcase_analyzer.findings.control_group import control_group
@@ -45,6 +46,7 @@ FINDINGS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
     activity,
     bounds,
     limits,
+    blind_heap,
     blind_spots,
 )
 

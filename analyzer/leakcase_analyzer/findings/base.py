@@ -121,9 +121,9 @@ class HeapChange:
 class HeapState(Finding):
     """What the process's allocators have in use and keep free, in resident bytes.
 
-    `returnable_bytes` is the part of what malloc keeps that it could give back at once;
-    `python_kept_bytes` the part of `kept_bytes` that pymalloc keeps. `beyond_main_bytes` is what
-    malloc keeps in the arenas of threads. None: not known.
+    Of `kept_bytes`, `returnable_bytes` is what malloc could give back at once, `top_bytes` the end
+    of its main arena, `beyond_main_bytes` what lies in the arenas of threads, and
+    `python_kept_bytes` what is pymalloc's. None: not known.
     """
 
     in_use_bytes: float
@@ -131,6 +131,7 @@ class HeapState(Finding):
     held_bytes: float | None
     """Anonymous memory at that moment, swap included."""
     returnable_bytes: float | None
+    top_bytes: float | None
     beyond_main_bytes: float | None
     python_kept_bytes: float
     arenas: int

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from leakcase_analyzer.evidence import Evidence
 from leakcase_analyzer.findings.base import Finding, NotSeen
+from leakcase_analyzer.findings.blind_heap import HEAP_PROBES
 from leakcase_analyzer.sentences import Code, Count, Share, Span, say
 from leakcase_analyzer.series.growth import FULL_WINDOW_SECONDS
 
@@ -38,7 +39,6 @@ PROBES = {
     "sockets": Blindness("its sockets by state", "connections that nobody closes are not named"),
     "gpu": Blindness("its GPU memory", "growth on a GPU would be missed"),
     "kernel-log": Blindness("the kernel's log", "earlier OOM kills are not known"),
-    "python-types": Blindness("its Python objects by type", "the types that grow are not known"),
     "session": Blindness("a part of the capture", "what happened then is not known", 0.95),
 }
 UNKNOWN_PROBE = Blindness("evidence of a newer collector", "this version cannot use it")
@@ -90,6 +90,8 @@ NOT_TRACED = NotSeen(
 )
 #: Losses of the file rather than of the capture.
 OF_THE_FILE = frozenset({"records", "frames"})
+#: Losses of what is small by itself, and told in sums.
+OF_LITTLE_WEIGHT = frozenset({"types"})
 #: A share of missed samples above this is worth a word.
 MISSED_SHARE = 0.02
 
@@ -164,7 +166,7 @@ def _capture(evidence: Evidence) -> Iterator[Finding]:
                 else "the collector dropped them to stay within its bounds"
             ),
             effect=say("what they say is missing here"),
-            weight=0.97,
+            weight=1.0 if what in OF_LITTLE_WEIGHT else 0.97,
         )
     happened = {event.what for _, event in evidence.events}
     if happened & {"stopped", "target-frozen"}:
@@ -183,7 +185,8 @@ def _capture(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _gaps(evidence: Evidence) -> Iterator[Finding]:
-    for probe, reason in sorted({(gap.probe, gap.reason) for gap in evidence.gaps}):
+    found = {(gap.probe, gap.reason) for gap in evidence.gaps if gap.probe not in HEAP_PROBES}
+    for probe, reason in sorted(found):
         blind = PROBES.get(probe, UNKNOWN_PROBE)
         # A host without the thing loses nothing by our not seeing it.
         weight = 1.0 if reason == "not-supported" else blind.weight

@@ -29,11 +29,11 @@ def object_types(evidence: Evidence) -> Iterator[Finding]:
         return
     first, last = looks[0], looks[-1]
     types = _types(first, last)
-    if not (first.total.tracked_complete and last.total.tracked_complete):
+    if first.total.tracked_bytes is None or last.total.tracked_bytes is None:
         yield NotSeen(
-            claim=say("all of Python's objects"),
-            because=say("its lists of objects changed while they were counted"),
-            effect=say("their growth by type is an estimate"),
+            claim=say("Python's objects of more than 512 bytes"),
+            because=say("the collector's lists changed faster than they could be walked"),
+            effect=say("growth by type is that of smaller objects"),
         )
     grown = _growth_bytes(first, last)
     yield ObjectTypes(

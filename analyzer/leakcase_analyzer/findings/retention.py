@@ -62,6 +62,7 @@ def _state(books: Books, last: Entry, held: Track | None) -> HeapState:
         kept_bytes=last.kept_bytes,
         held_bytes=held_bytes,
         returnable_bytes=returnable,
+        top_bytes=None if look is None else look.main_top_bytes,
         beyond_main_bytes=beyond_main,
         python_kept_bytes=python_kept,
         arenas=0 if look is None else look.total.arenas,

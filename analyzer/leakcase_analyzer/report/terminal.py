@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from leakcase_analyzer.actions import Action
+from leakcase_analyzer.action import Action
 from leakcase_analyzer.analysis import Analysis, Growing
 from leakcase_analyzer.findings.base import NotSeen, RuledOut
 from leakcase_analyzer.report.chart import sparkline

@@ -1,0 +1,100 @@
+"""What could not be seen inside the heap, why, and what that does to the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from leakcase_analyzer.evidence import Evidence
+from leakcase_analyzer.findings.base import Finding, NotSeen
+from leakcase_analyzer.findings.tracks import books_of
+from leakcase_analyzer.sentences import Code, Count, Sentence, Share, say
+
+#: What each probe of the memory would have shown, and what its absence does.
+HEAP_PROBES = {
+    "heap-census": (
+        "what malloc has in use and what it keeps free",
+        "memory in use cannot be told from memory that was freed and kept by the allocator",
+    ),
+    "python-types": ("its Python objects by type", "the types that grow are not known"),
+}
+#: Why not, where the collector said more than a reason.
+DETAILS = {
+    "heap-not-glibc": "its allocator is not glibc's malloc, whose books alone can be read",
+    "heap-not-found": "no heap of glibc's malloc was found in its memory",
+    "heap-layout": "its glibc keeps its books in a way that this version does not know",
+    "heap-inconsistent": "the heap's blocks did not fit together: damaged, or changing too fast",
+    "mem": "the kernel refused to open its memory",
+    "pagemap": "the kernel does not tell which of its pages are in RAM",
+}
+REASONS = {
+    "not-permitted": "the collector was not permitted to read its memory",
+    "target-gone": "the process had ended by then",
+    "over-limit": "there was more of it than is read",
+    "over-budget": "it would have cost more than was allowed",
+    "left-out": "it was left out on request",
+    "no-time": "there was no time for it",
+}
+OTHER_REASON = "reading it failed"
+#: Nobody allowed it: then the level as a whole is named as missing.
+NOT_ASKED = "not-consented"
+#: From this share of the heap on, what is not accounted for is worth a word.
+SKIPPED_SHARE = 0.01
+
+
+def blind_heap(evidence: Evidence) -> Iterator[Finding]:
+    """Gaps of the probes that read memory, what they had to skip, and what they do not look at."""
+    yield from _gaps(evidence)
+    yield from _skipped(evidence)
+    looks = len(evidence.heap) + len(evidence.python)
+    if looks and books_of(evidence).first is None and len(evidence.python) < 2:
+        yield NotSeen(
+            claim=say("what changed in the heap"),
+            because=say("there is but one look into it that can be used"),
+            effect=say("the sizes and types that grow are not known"),
+        )
+    if looks:
+        yield NotSeen(
+            claim=say("whether anything still refers to what is in use"),
+            because=say("what refers to what was not looked at"),
+            effect=say("a leak cannot be told from a cache that still fills"),
+        )
+
+
+def _gaps(evidence: Evidence) -> Iterator[Finding]:
+    found = {
+        (gap.probe, gap.reason, gap.detail or "")
+        for gap in evidence.gaps
+        if gap.probe in HEAP_PROBES and gap.reason != NOT_ASKED
+    }
+    for probe, reason, detail in sorted(found):
+        what, effect = HEAP_PROBES[probe]
+        looks = evidence.heap if probe == "heap-census" else evidence.python
+        if looks:
+            what, effect = "at some looks, " + what, "the other looks were used"
+        yield NotSeen(claim=say(what), because=_why(reason, detail), effect=say(effect))
+
+
+def _why(reason: str, detail: str) -> Sentence:
+    if reason == "not-permitted":
+        return say(
+            REASONS[reason] + " (it takes root, or its user where {setting} is 0)",
+            setting=Code("kernel.yama.ptrace_scope"),
+        )
+    return say(DETAILS.get(detail) or REASONS.get(reason, OTHER_REASON))
+
+
+def _skipped(evidence: Evidence) -> Iterator[Finding]:
+    """Partial looks that are good enough to be used."""
+    used = [entry.heap.total for entry in books_of(evidence).entries if entry.heap is not None]
+    shares = [one.skipped_bytes / max(1, one.system_bytes) for one in used]
+    partial = [share for share in shares if share >= SKIPPED_SHARE]
+    if partial:
+        yield NotSeen(
+            claim=say("up to {share} of the heap", share=Share(max(partial))),
+            because=say(
+                "in {looks} some of it was swapped out, or changed while it was read",
+                looks=Count(len(partial), "look"),
+            ),
+            effect=say("figures of what is in use are that much too low"),
+            weight=1 - max(partial),
+        )
