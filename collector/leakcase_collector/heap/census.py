@@ -6,7 +6,6 @@ and counted, and the walk is repeated while that is much. What is told is the be
 
 from __future__ import annotations
 
-from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from .mapped import MappedChunk, Parameters, find_mapped_chunks, find_parameters
 from .pages import ResidentPages
 from .resident import total
 from .stretches import heap_stretches, main_stretches
-from .walk import Walked, Walker
+from .walk import Visit, Walked, Walker
 from .walk_state import Step
 
 ATTEMPTS = 4
@@ -226,12 +225,10 @@ class Tour:
     #: Start and end of each stretch, and whose it is.
     held: list[tuple[int, int, ArenaCount]] = field(default_factory=list)
     tcaches: list[int] = field(default_factory=list)
-    #: Of each stretch, where it was asked for: address and size of each chunk in turn.
-    listed: list[array[int]] = field(default_factory=list)
 
 
-def walk_arenas(memory: Memory, budget: Budget, step: Step, is_listed: bool = False) -> Tour:
-    """Count, and list if asked for, the chunks of all arenas. Errors: those of `take_census`."""
+def walk_arenas(memory: Memory, budget: Budget, step: Step, visit: Visit | None = None) -> Tour:
+    """Count, and show to `visit` if asked for, the chunks of all arenas. Errors: those of `take_census`."""
     mappings = memory.mappings()
     place = find_main_arena(memory, mappings)
     pages = ResidentPages(memory)
@@ -245,11 +242,10 @@ def walk_arenas(memory: Memory, budget: Budget, step: Step, is_listed: bool = Fa
             stretches, overhead = heap_stretches(pages, arena, place.layout)
         count.overhead_bytes += overhead
         for stretch in stretches:
-            walked = walker.walk(stretch, is_listed)
+            walked = walker.walk(stretch, visit)
             count.add(walked)
             tour.held.append((stretch.start, stretch.end, count))
             tour.tcaches += walked.tcaches
-            tour.listed.append(walked.listed)
         tour.counts.append(count)
     return tour
 

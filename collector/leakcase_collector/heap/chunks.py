@@ -30,13 +30,16 @@ def in_use_chunks(memory: Memory, budget: Budget, step: Step = python_step.step)
 
     Needs 32 bytes of our memory for each chunk while it is made. Errors: those of `take_census`.
     """
-    tour = walk_arenas(memory, budget, step, is_listed=True)
+    pieces: list[tuple[array[int], array[int]]] = []
+
+    def visit(listed: array[int], content: bytearray, base: int, length: int) -> None:
+        pieces.append((listed[::2], listed[1::2]))
+
+    tour = walk_arenas(memory, budget, step, visit)
     cached = sorted(address for address, _, _ in cached_chunks(ResidentPages(memory), tour))
     addresses, sizes = array("Q"), array("Q")
-    pieces = [(listed[::2], listed[1::2]) for listed in tour.listed if listed]
     for chunk in mapped_chunks(memory, budget, tour):
         pieces.append((array("Q", [chunk.header]), array("Q", [chunk.size_bytes])))
-    tour.listed.clear()
     for starts, lengths in sorted(pieces, key=lambda piece: piece[0][0]):
         for low, high in _between(starts, cached):
             addresses += starts[low:high]

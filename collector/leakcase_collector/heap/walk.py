@@ -12,7 +12,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Callable, NamedTuple, Optional, Protocol
 
 from leakcase_collector.system.memory import PAGE_BYTES, Memory
 
@@ -55,8 +55,6 @@ class Walked:
     lost_bytes: int = 0
     resyncs: int = 0
     tcaches: list[int] = field(default_factory=list)
-    #: In-use chunks that were asked for, by ascending address: address, size, address, size...
-    listed: array[int] = field(default_factory=lambda: array("Q"))
 
     @property
     def in_use_bytes(self) -> int:
@@ -65,6 +63,11 @@ class Walked:
     @property
     def accounted_bytes(self) -> int:
         return self.in_use_bytes + self.free_bytes + self.top_bytes + self.closing_bytes
+
+
+#: (addresses and sizes in turn of chunks in use, bytes of a window, its address, its length): the
+#: window last read, which shows all of them but the beginnings of a few that lie before it.
+Visit = Callable[["array[int]", bytearray, int, int], None]
 
 
 class Spending(Protocol):
@@ -83,10 +86,10 @@ class Walker:
         self._lists = Lists.empty()
         self._buffer = bytearray(WINDOW_BYTES)
 
-    def walk(self, stretch: Stretch, is_listed: bool = False) -> Walked:
-        """All chunks of `stretch`; those in use are also listed one by one if asked for."""
+    def walk(self, stretch: Stretch, visit: Optional[Visit] = None) -> Walked:
+        """All chunks of `stretch`; those in use are also shown to `visit`, one by one."""
         state = new_state(stretch.start, stretch.end, stretch.top_end, stretch.forbidden)
-        state.listed_from_bytes = 0 if is_listed else COUNTED_BYTES
+        state.listed_from_bytes = COUNTED_BYTES if visit is None else 0
         runs = self._memory.resident_runs(stretch.start, stretch.end)
         walked = Walked(resident_bytes=total(runs))
         while state.position < stretch.end:
@@ -95,7 +98,7 @@ class Walker:
                 if at + 1 == len(runs):
                     break
                 _lose(state, runs[at + 1][0])
-            elif self._window(state, runs, at, walked) == DONE:
+            elif self._window(state, runs, at, walked, visit) == DONE:
                 break
         _lose(state, stretch.end)
         walked.lost_bytes = state.lost_bytes + (stretch.end - state.lost if state.lost else 0)
@@ -108,7 +111,12 @@ class Walker:
         return walked
 
     def _window(
-        self, state: WalkState, runs: Sequence[tuple[int, int]], at: int, walked: Walked
+        self,
+        state: WalkState,
+        runs: Sequence[tuple[int, int]],
+        at: int,
+        walked: Walked,
+        visit: Optional[Visit],
     ) -> int:
         base, run_end = state.position, runs[at][1]
         wanted = min(WINDOW_BYTES, run_end - base)
@@ -118,6 +126,8 @@ class Walker:
         status = FULL
         while status == FULL:
             status = self._step(state, self._lists, self._buffer, base, length, is_last)
+            if visit is not None and state.listed:
+                visit(self._lists.listed[: 2 * state.listed], self._buffer, base, length)
             self._take(state, walked, runs)
         if status != DONE and is_last and state.position < run_end:
             # Unmapped since, or a header that begins at the very end of what can be read.
@@ -129,10 +139,8 @@ class Walker:
         spans = lists.spans[: 2 * state.spans]
         walked.free_resident_bytes += overlap(list(zip(spans[::2], spans[1::2])), runs)
         walked.tcaches += lists.tcaches[: state.tcaches]
-        listed = lists.listed[: 2 * state.listed]
-        walked.in_use.update(size for size in listed[1::2] if size >= COUNTED_BYTES)
-        if not state.listed_from_bytes:
-            walked.listed += listed
+        sizes = lists.listed[1 : 2 * state.listed : 2]
+        walked.in_use.update(size for size in sizes if size >= COUNTED_BYTES)
         state.listed = state.spans = state.tcaches = 0
 
     def _take_counts(self, walked: Walked) -> None:
