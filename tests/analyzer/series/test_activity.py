@@ -49,6 +49,12 @@ def test_idle_jitter_of_a_sleeping_process_is_no_activity() -> None:
     assert segments(T, np.cumsum(use)) is None
 
 
+def test_work_that_is_a_quarter_more_is_no_other_state() -> None:
+    use = np.where(WORKING, 0.25, 0.20)
+    assert segments(T, np.cumsum(use)) is None
+    assert segments(T, np.cumsum(np.where(WORKING, 0.40, 0.20))) is not None
+
+
 def test_fewer_than_three_episodes_of_each_are_not_enough() -> None:
     assert segments(T, cpu_of(T > 120)) is None
 

@@ -57,6 +57,23 @@ def test_one_drop_leaves_six_blocks() -> None:
     assert measure(t, y, BYTES).blocks == 6
 
 
+def test_small_falls_within_a_large_swing_are_no_drops() -> None:
+    t = seconds(240)
+    jitter = 150 * KB * (t % 2)
+    assert measure(t, sawtooth(t, 30.0, 20 * MB) - 8 * jitter, BYTES).big_drops == 7
+
+
+def test_what_comes_and_goes_widens_the_interval_at_both_ends() -> None:
+    t = seconds(120)
+    swing = 100 * KB * np.array([0, 1, 0, 3])[(t % 4).astype(int)]
+    floor = measure(t, steady(t) + swing, BYTES)
+    steps = np.diff(steady(t) + swing)
+    deviation = 1.4826 * np.median(np.abs(steps - np.median(steps))) / np.sqrt(2)
+    assert deviation > BYTES.grain
+    assert floor.end_error == pytest.approx(2 * deviation / 119)
+    assert floor.rate_high - floor.rate >= floor.end_error
+
+
 def test_events_are_counted_by_their_weight() -> None:
     t = seconds(240)
     equal = BASE + MB * sum((t >= at) for at in (30, 60, 90, 120))
