@@ -13,15 +13,21 @@ from leakcase_analyzer.findings import find_all
 from leakcase_analyzer.findings.base import (
     Attribution,
     Finding,
+    HeapState,
     NotSeen,
+    ObjectTypes,
     RuledOut,
+    SizeClasses,
     TimeToLimit,
     Trend,
+    TypeGrowth,
 )
 from leakcase_analyzer.findings.regions import words
+from leakcase_analyzer.findings.size_classes import words as size_words
 from leakcase_analyzer.findings.tracks import DESCRIPTORS
 from leakcase_analyzer.gather import read_evidence
-from leakcase_analyzer.kinds import of_type
+from leakcase_analyzer.heap_reasons import growing_sizes
+from leakcase_analyzer.kinds import first_of_type, of_type
 from leakcase_analyzer.memory import MemorySplit, split
 from leakcase_analyzer.verdict import Verdict, weigh
 
@@ -49,6 +55,9 @@ class Analysis:
     verdict: Verdict
     growing: tuple[Growing, ...]
     memory: MemorySplit
+    heap: HeapState | None
+    sizes: SizeClasses | None
+    types: tuple[TypeGrowth, ...]
     trends: tuple[Trend, ...]
     ruled_out: tuple[RuledOut, ...]
     not_seen: tuple[NotSeen, ...]
@@ -67,11 +76,15 @@ def judge_evidence(evidence: Evidence) -> Analysis:
     verdict = weigh(evidence, findings)
     blind = (*verdict.not_seen, *of_type(findings, NotSeen))
     limits = sorted(of_type(findings, TimeToLimit), key=lambda limit: limit.seconds)
+    types = first_of_type(findings, ObjectTypes)
     return Analysis(
         evidence=evidence,
         verdict=verdict,
         growing=tuple(_growing(findings)),
         memory=split(evidence),
+        heap=first_of_type(findings, HeapState),
+        sizes=first_of_type(findings, SizeClasses),
+        types=() if types is None else types.types,
         trends=tuple(of_type(findings, Trend)),
         # That the verdict's own quantity is no leak is the verdict, not one cause among others.
         ruled_out=tuple(
@@ -105,6 +118,8 @@ def _growing(findings: Sequence[Finding]) -> list[Growing]:
         )
         if is_memory:
             found += _parts(findings, trend, rate, total)
+            if trend.subject == "anonymous":
+                found += _sizes(findings, trend, rate, total)
     return found
 
 
@@ -133,4 +148,19 @@ def _parts(findings: Sequence[Finding], trend: Trend, rate: float, total: float)
         for attribution in of_type(findings, Attribution)
         if attribution.subject == trend.subject
         for part in attribution.regions
+    ]
+
+
+def _sizes(findings: Sequence[Finding], trend: Trend, rate: float, total: float) -> list[Growing]:
+    """Classes of size: another way to part what the mappings part already."""
+    return [
+        Growing(
+            what=size_words(part),
+            unit="bytes",
+            rate_per_hour=part.rate_per_second * 3600,
+            interval=None,
+            share=min(part.rate_per_second, rate) / total if total > 0 else None,
+            part_of=trend.what,
+        )
+        for part in growing_sizes(findings)
     ]

@@ -46,7 +46,7 @@ def blind_heap(evidence: Evidence) -> Iterator[Finding]:
     yield from _gaps(evidence)
     yield from _skipped(evidence)
     looks = len(evidence.heap) + len(evidence.python)
-    if looks and books_of(evidence).first is None and len(evidence.python) < 2:
+    if looks and books_of(evidence).ends is None and len(evidence.python) < 2:
         yield NotSeen(
             claim=say("what changed in the heap"),
             because=say("there is but one look into it that can be used"),

@@ -7,7 +7,7 @@ itself, so that they are none of malloc's (`_PyObject_ArenaMmap`, Objects/obmall
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -52,25 +52,18 @@ class Entry:
 
 @dataclass(frozen=True)
 class Books:
-    """All usable entries in order of time, and why others are not used."""
+    """The usable looks in order of time, and why others are not used."""
 
     entries: tuple[Entry, ...]
+    """Those that can be compared: of the same allocators each."""
+    last: Entry | None
+    """The last look, with all that is known of that moment."""
     doubts: tuple[Sentence, ...]
 
     @property
-    def first(self) -> Entry | None:
-        """The first of two or more entries; None where there is nothing to compare."""
-        return self.entries[0] if len(self.entries) > 1 else None
-
-    @property
-    def last(self) -> Entry | None:
-        """The last entry."""
-        return self.entries[-1] if self.entries else None
-
-    @property
-    def span_seconds(self) -> float:
-        """From the first entry to the last."""
-        return self.entries[-1].seconds - self.entries[0].seconds if self.entries else 0.0
+    def ends(self) -> tuple[Entry, Entry] | None:
+        """The first and the last entry of two or more."""
+        return (self.entries[0], self.entries[-1]) if len(self.entries) > 1 else None
 
 
 def read_books(evidence: Evidence, held: Track | None) -> Books:
@@ -84,23 +77,34 @@ def read_books(evidence: Evidence, held: Track | None) -> Books:
             doubts.append(doubt)
     pools = [look for look in evidence.python if look.has_pools]
     near = max(SAME_MOMENT_SECONDS, SAME_MOMENT_SHARE * evidence.window_seconds)
-    return Books(_entries(looks, pools, near), tuple(dict.fromkeys(doubts)))
+    entries = _entries(looks, pools, near)
+    return Books(
+        entries=_comparable(entries),
+        last=entries[-1] if entries else None,
+        doubts=tuple(dict.fromkeys(doubts)),
+    )
+
+
+def _comparable(entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
+    """Entries of the same allocators: those of both where there are such, else malloc's alone."""
+    both = tuple(one for one in entries if one.heap is not None and one.python is not None)
+    if len(both) > 1 or len(both) == len(entries) or any(one.heap is None for one in entries):
+        return both or entries
+    return tuple(replace(one, python=None) for one in entries)
 
 
 def _entries(
     looks: Sequence[HeapLook], pools: Sequence[PythonLook], near: float
 ) -> tuple[Entry, ...]:
-    """Pairs of both allocators' books; entries that lack one of them cannot be compared with
-    those that do not, so either all are pairs or none is."""
+    """Each look into malloc's heap with pymalloc's books of that moment, where there are any."""
     if not looks:
         return tuple(Entry(one.seconds, None, one) for one in pools)
-    alone = tuple(Entry(look.seconds, look, None) for look in looks)
-    pairs = []
+    found = []
     for look in looks:
         other = min(pools, key=lambda one: abs(one.seconds - look.seconds), default=None)
-        if other is not None and abs(other.seconds - look.seconds) <= near:
-            pairs.append(Entry(look.seconds, look, other))
-    return tuple(pairs) if len(pairs) >= min(2, len(alone)) else alone
+        is_near = other is not None and abs(other.seconds - look.seconds) <= near
+        found.append(Entry(look.seconds, look, other if is_near else None))
+    return tuple(found)
 
 
 def _doubt(look: HeapLook, held_bytes: float | None) -> Sentence | None:

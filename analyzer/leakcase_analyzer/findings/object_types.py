@@ -87,11 +87,10 @@ def _could_hold_all(evidence: Evidence, grown: int) -> bool | None:
     Strings and bytes of more than 512 bytes are malloc's blocks and are not counted, but each that
     is kept costs a reference in an object that is. None: malloc's books are not known.
     """
-    books = books_of(evidence)
-    first, last = books.first, books.last
-    if first is None or last is None or first.heap is None or last.heap is None:
+    ends = books_of(evidence).ends
+    if ends is None or ends[0].heap is None or ends[1].heap is None:
         return None
-    before, after = first.heap.total, last.heap.total
+    before, after = ends[0].heap.total, ends[1].heap.total
     blocks = after.in_use_chunks + after.mapped_chunks - before.in_use_chunks - before.mapped_chunks
     return max(0, grown) / REFERENCE_BYTES >= 0.5 * blocks
 

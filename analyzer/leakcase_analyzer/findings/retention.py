@@ -48,7 +48,7 @@ def retention(evidence: Evidence) -> Iterator[Finding]:
 def _state(books: Books, last: Entry, held: Track | None) -> HeapState:
     look = last.heap
     held_bytes = None if held is None else at(held, last.seconds)
-    change = _change(books, last, held)
+    change = _change(books, held)
     beyond_main = None if look is None else _beyond_main(look)
     returnable = None if look is None else look.returnable_bytes
     python_kept = 0 if last.python is None else last.python.kept_bytes
@@ -70,11 +70,12 @@ def _state(books: Books, last: Entry, held: Track | None) -> HeapState:
     )
 
 
-def _change(books: Books, last: Entry, held: Track | None) -> HeapChange | None:
-    first = books.first
-    before = None if held is None or first is None else at(held, first.seconds)
-    after = None if held is None else at(held, last.seconds)
-    if first is None or before is None or after is None:
+def _change(books: Books, held: Track | None) -> HeapChange | None:
+    if books.ends is None or held is None:
+        return None
+    first, last = books.ends
+    before, after = at(held, first.seconds), at(held, last.seconds)
+    if before is None or after is None:
         return None
     kept = None
     if first.kept_bytes is not None and last.kept_bytes is not None:

@@ -85,6 +85,7 @@ def watched(evidence: Evidence) -> str:
 def memory_parts(analysis: Analysis) -> list[tuple[str, str]]:
     """The parts of memory that are known and not nothing, label and size."""
     memory = analysis.memory
+    other = "heap and other" if memory.live_heap_bytes is None else "other"
     labelled = (
         ("resident", memory.resident_bytes),
         ("heap in use", memory.live_heap_bytes),
@@ -94,7 +95,7 @@ def memory_parts(analysis: Analysis) -> list[tuple[str, str]]:
         ("stacks", memory.stack_bytes),
         ("shared", memory.shared_bytes),
         ("runtime", memory.runtime_bytes),
-        ("heap and other", memory.unexplained_bytes),
+        (other, memory.unexplained_bytes),
         ("in swap", memory.swap_bytes),
     )
     return [(label, size(value)) for label, value in labelled if value]

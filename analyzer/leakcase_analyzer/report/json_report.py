@@ -45,8 +45,16 @@ def as_document(analysis: Analysis) -> dict[str, Any]:
             for one in analysis.growing
         ],
         "suspects": [],
-        "types": [],
+        "types": [
+            {
+                "name": one.name,
+                "count_delta": one.count,
+                "bytes_delta": one.growth_bytes,
+            }
+            for one in analysis.types
+        ],
         "memory": vars(analysis.memory),
+        "heap": _heap(analysis),
         "ruled_out": [
             {"cause": _text(one.claim), "because": _joined((one.because, *one.evidence_for))}
             for one in analysis.ruled_out
@@ -120,6 +128,38 @@ def _capture(evidence: Evidence) -> dict[str, Any]:
         "complete": reading.complete,
         "truncated": reading.truncated,
         "problems": list(reading.problems),
+    }
+
+
+def _heap(analysis: Analysis) -> dict[str, Any] | None:
+    heap, sizes = analysis.heap, analysis.sizes
+    if heap is None:
+        return None
+    change = heap.change
+    return {
+        "in_use_bytes": heap.in_use_bytes,
+        "kept_free_bytes": heap.kept_bytes,
+        "returnable_bytes": heap.returnable_bytes,
+        "python_kept_free_bytes": heap.python_kept_bytes,
+        "arenas": heap.arenas,
+        "looks": max(len(analysis.evidence.heap), len(analysis.evidence.python)),
+        "change": None
+        if change is None
+        else {
+            "seconds": change.seconds,
+            "in_use_bytes": change.in_use_bytes,
+            "kept_free_bytes": change.kept_bytes,
+            "anonymous_bytes": change.held_bytes,
+        },
+        "sizes": [
+            {
+                "least_bytes": part.least_bytes,
+                "most_bytes": part.most_bytes,
+                "count_delta": part.count,
+                "bytes_delta": part.growth_bytes,
+            }
+            for part in (() if sizes is None else sizes.parts)
+        ],
     }
 
 

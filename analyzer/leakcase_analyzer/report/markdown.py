@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from leakcase_analyzer.analysis import Analysis
 from leakcase_analyzer.report import facts
+from leakcase_analyzer.report.heap_tables import arena_rows, heap_line, size_rows, type_rows
 from leakcase_analyzer.report.raw_data import raw_tables
 from leakcase_analyzer.report.units import (
     Style,
@@ -74,6 +75,10 @@ def _view(analysis: Analysis) -> dict[str, Any]:
         ],
         "trends": [facts.trend_row(trend) for trend in analysis.trends],
         "memory": facts.memory_parts(analysis),
+        "heap": heap_line(analysis),
+        "arenas": arena_rows(evidence),
+        "sizes": size_rows(analysis),
+        "types": [(Markup(name), *figures) for name, *figures in type_rows(analysis, MARKDOWN)],
         "limits": [_sentence(limit.claim) for limit in analysis.time_to_limits],
         "reasons": [_sentence(reason) for reason in verdict.reasons],
         "growing": [

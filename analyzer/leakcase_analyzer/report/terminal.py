@@ -17,6 +17,7 @@ from leakcase_analyzer.report.facts import (
     rate_text,
     watched,
 )
+from leakcase_analyzer.report.heap_tables import heap_line
 from leakcase_analyzer.report.units import as_sentence, confidence, render, share, size_interval
 
 WIDTH = 80
@@ -82,6 +83,7 @@ def _facts(analysis: Analysis, unicode: bool) -> list[str]:
         between = size_interval(verdict.rate_interval_bytes_per_hour)
         rows.append(("rate", f"{rate} ({between})"))
     rows.append(("memory", ", ".join(f"{label} {text}" for label, text in memory_parts(analysis))))
+    rows.append(("heap", heap_line(analysis) or ""))
     main = verdict.main
     if main is not None:
         ends = f"{amount_text(main.unit, main.first)} to {amount_text(main.unit, main.last)}"

@@ -1,0 +1,68 @@
+"""The heap's tables: its arenas, the sizes of blocks and the types of objects that grow."""
+
+from __future__ import annotations
+
+from leakcase_analyzer.analysis import Analysis
+from leakcase_analyzer.evidence import Evidence
+from leakcase_analyzer.heap_looks import kept_bytes, used_bytes
+from leakcase_analyzer.report.units import PLAIN, Style, count, share, signed_size, size
+
+MOST_ROWS = 12
+
+
+def heap_line(analysis: Analysis) -> str | None:
+    """In use, kept free, by how many arenas; None where memory was not read."""
+    heap = analysis.heap
+    if heap is None:
+        return None
+    parts = [f"in use {size(heap.in_use_bytes)}"]
+    if heap.kept_bytes is not None:
+        parts.append(
+            f"kept free {size(heap.kept_bytes)} ({share(heap.kept_share)} of what it holds)"
+        )
+    if heap.arenas:
+        parts.append(count(heap.arenas, "arena"))
+    return ", ".join(parts)
+
+
+def arena_rows(evidence: Evidence) -> list[tuple[str, str, str, str, str]]:
+    """Arena, its address space, resident, in use, kept free; those that keep most first."""
+    if not evidence.heap:
+        return []
+    arenas = sorted(
+        evidence.heap[-1].arenas,
+        key=lambda arena: (kept_bytes(arena) or 0, used_bytes(arena)),
+        reverse=True,
+    )
+    return [
+        (
+            "main" if arena.arena == 0 else str(arena.arena),
+            size(arena.system_bytes),
+            size(arena.resident_bytes),
+            size(used_bytes(arena)),
+            size(kept_bytes(arena)),
+        )
+        for arena in arenas[:MOST_ROWS]
+    ]
+
+
+def size_rows(analysis: Analysis) -> list[tuple[str, str, str, str]]:
+    """Size that the program asks for, more blocks, more bytes, share of all that classes grew."""
+    parts = () if analysis.sizes is None else analysis.sizes.parts
+    return [
+        (
+            f"{part.least_bytes:,} to {part.most_bytes:,} bytes",
+            f"{part.count:+,}",
+            signed_size(part.growth_bytes),
+            share(part.share),
+        )
+        for part in parts
+    ]
+
+
+def type_rows(analysis: Analysis, style: Style = PLAIN) -> list[tuple[str, str, str]]:
+    """Type, more objects, more bytes."""
+    return [
+        (style.name(one.name), f"{one.count:+,}", signed_size(one.growth_bytes))
+        for one in analysis.types[:MOST_ROWS]
+    ]
