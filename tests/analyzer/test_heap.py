@@ -1,0 +1,516 @@
+"""Case in, answer out, where the heap was looked into: in use, kept free, by size and by type."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from leakcase_analyzer.analysis import Analysis, analyze
+from leakcase_analyzer.findings.size_classes import requested
+from leakcase_analyzer.report.units import render
+from leakcase_bundle import records as kinds
+from tests.analyzer.cases import MIB, Capture, Mapping, as_file, heap_leak
+from tests.analyzer.heap_cases import (
+    Heap,
+    Objects,
+    allow,
+    count,
+    growing,
+    see,
+    spike_that_is_kept,
+    spike_that_is_not_freed,
+)
+
+Answer = Callable[[Capture], Analysis]
+
+
+@pytest.fixture
+def answer(tmp_path: Path) -> Answer:
+    return lambda capture: analyze(as_file(capture, tmp_path))
+
+
+def reasons(analysis: Analysis) -> str:
+    return "\n".join(render(reason) for reason in analysis.verdict.reasons)
+
+
+def not_seen(analysis: Analysis) -> str:
+    return "\n".join(
+        f"{render(one.claim)}: {render(one.because)}; {render(one.effect)}"
+        for one in analysis.not_seen
+    )
+
+
+def advice(analysis: Analysis) -> str:
+    return "\n".join(f"{render(one.what)} {render(one.why)}" for one in analysis.actions)
+
+
+def known_parts(analysis: Analysis) -> float:
+    memory = analysis.memory
+    parts = (
+        memory.live_heap_bytes, memory.kept_free_bytes, memory.mapped_file_bytes,
+        memory.stack_bytes, memory.shared_bytes, memory.runtime_bytes, memory.unexplained_bytes,
+    )  # fmt: skip
+    return sum(part for part in parts if part is not None)
+
+
+# --- leak or retention ----------------------------------------------------------------------------
+
+
+def test_a_spike_that_the_allocator_keeps_is_retention_with_the_kept_figure(answer: Answer) -> None:
+    analysis = answer(spike_that_is_kept(kept=76 * MIB))
+    assert (analysis.verdict.status, analysis.verdict.kind) == ("retention", "heap")
+    assert analysis.memory.kept_free_bytes == 76 * MIB
+    assert "76.0 MiB" in render(analysis.verdict.headline)
+    assert "no leak" in render(analysis.verdict.headline)
+    assert "freed memory by 76.0 MiB" in reasons(analysis)
+
+
+def test_the_same_memory_in_use_is_no_retention(answer: Answer) -> None:
+    analysis = answer(spike_that_is_not_freed())
+    assert analysis.verdict.status == "bounded"
+    assert analysis.memory.kept_free_bytes == 0
+    assert "blocks in use by 79.0 MiB" in reasons(analysis)
+
+
+def test_growth_of_freed_memory_is_retention_and_of_blocks_in_use_a_leak(answer: Answer) -> None:
+    grown = 400_009 * 120
+    kept, used = growing(), growing()
+    for case in (kept, used):
+        see(case, 0, Heap(in_use=10 * MIB))
+    see(kept, 120, Heap(in_use=11 * MIB, scattered=grown - MIB))
+    see(used, 120, Heap(in_use=10 * MIB + grown))
+    assert answer(kept).verdict.status == "retention"
+    assert (answer(used).verdict.status, answer(used).verdict.kind) == ("leak", "heap")
+
+
+@pytest.mark.parametrize(("seconds", "least"), [(120, 0.9), (600, 0.96)])
+def test_books_that_agree_make_a_leak_surer(seconds: int, least: float, answer: Answer) -> None:
+    without = answer(allow(heap_leak(400_009, seconds=seconds)))
+    case = growing(seconds=seconds)
+    see(case, 0, Heap(in_use=10 * MIB))
+    see(case, seconds, Heap(in_use=10 * MIB + 400_009 * seconds))
+    with_books = answer(case)
+    assert with_books.verdict.confidence >= least > without.verdict.confidence
+    assert "freed memory that the allocator keeps" in [
+        render(one.claim) for one in with_books.ruled_out
+    ]
+
+
+@pytest.mark.parametrize("at", [0, 60, 120])
+def test_one_look_into_a_steady_process_says_how_much_of_it_is_kept(
+    at: int, answer: Answer
+) -> None:
+    case = allow(Capture())
+    case.anonymous_bytes = case.stable(90 * MIB)
+    see(case, at, Heap(in_use=20 * MIB, whole_pages=60 * MIB))
+    analysis = answer(case)
+    assert analysis.verdict.status == "retention"
+    assert analysis.memory.kept_free_bytes == 60 * MIB
+    assert "one look" in not_seen(analysis)
+
+
+def test_a_steady_process_that_uses_what_it_holds_is_stable(answer: Answer) -> None:
+    case = allow(Capture())
+    case.anonymous_bytes = case.stable(90 * MIB)
+    see(case, 0, Heap(in_use=70 * MIB, whole_pages=10 * MIB))
+    see(case, 120, Heap(in_use=70 * MIB, whole_pages=10 * MIB))
+    assert answer(case).verdict.status == "stable"
+
+
+def test_use_that_grows_within_memory_that_was_kept_is_not_called_retention(
+    answer: Answer,
+) -> None:
+    case = allow(Capture())
+    case.anonymous_bytes = case.stable(110 * MIB)
+    see(case, 0, Heap(in_use=10 * MIB, whole_pages=90 * MIB))
+    see(case, 60, Heap(in_use=20 * MIB, whole_pages=80 * MIB))
+    see(case, 120, Heap(in_use=30 * MIB, whole_pages=70 * MIB))
+    analysis = answer(case)
+    assert analysis.verdict.status == "undecided"
+    assert (analysis.verdict.watch_longer_seconds or 0) > 0
+    assert "blocks in use grew by 20.0 MiB" in reasons(analysis)
+
+
+def test_use_that_comes_and_goes_within_kept_memory_is_retention(answer: Answer) -> None:
+    case = allow(Capture())
+    case.anonymous_bytes = case.stable(110 * MIB)
+    for seconds, used in ((0, 10), (60, 40), (120, 30)):
+        see(case, seconds, Heap(in_use=used * MIB, whole_pages=(100 - used) * MIB))
+    assert answer(case).verdict.status == "retention"
+
+
+def test_memory_that_malloc_does_not_know_leaves_the_verdict_to_the_series(
+    answer: Answer,
+) -> None:
+    case = growing()
+    case.mappings = [Mapping("anonymous", MIB, MIB + 400_009 * 120)]
+    see(case, 0, Heap(in_use=5 * MIB))
+    see(case, 120, Heap(in_use=5 * MIB))
+    analysis = answer(case)
+    assert (analysis.verdict.status, analysis.verdict.kind) == ("leak", "mmap")
+    assert "mapped directly" in reasons(analysis)
+    assert "in the books of the allocator that could be read" in not_seen(analysis)
+    assert analysis.verdict.confidence <= 0.85
+
+
+def test_large_blocks_with_mappings_of_their_own_are_the_heaps(answer: Answer) -> None:
+    case = growing()
+    case.mappings = [Mapping("anonymous", MIB, MIB + 400_009 * 120)]
+    see(case, 0, Heap(in_use=5 * MIB, mapped=2 * MIB))
+    see(case, 120, Heap(in_use=5 * MIB, mapped=2 * MIB + 400_009 * 120))
+    analysis = answer(case)
+    assert (analysis.verdict.status, analysis.verdict.kind) == ("leak", "heap")
+    assert "malloc or the program itself" not in not_seen(analysis)
+
+
+def test_thread_stacks_that_grow_stay_threads_whatever_the_heap_says(answer: Answer) -> None:
+    case = growing(9_001)
+    case.threads = case.steps(4, 1.0)
+    case.mappings = [Mapping("thread-stack", MIB, MIB + 9_001 * 120)]
+    see(case, 0, Heap(in_use=5 * MIB))
+    see(case, 120, Heap(in_use=5 * MIB))
+    assert answer(case).verdict.kind == "threads"
+
+
+# --- what is kept, and how ------------------------------------------------------------------------
+
+
+def test_free_room_beside_blocks_in_use_is_kept_but_cannot_be_given_back(answer: Answer) -> None:
+    case = allow(Capture())
+    case.anonymous_bytes = case.stable(90 * MIB)
+    see(case, 0, Heap(in_use=30 * MIB, scattered=50 * MIB))
+    analysis = answer(case)
+    assert analysis.verdict.status == "retention"
+    assert analysis.memory.kept_free_bytes == pytest.approx(50 * MIB, abs=4096)
+    assert analysis.heap is not None and analysis.heap.returnable_bytes == 0
+    assert "50.0 MiB of that lie between blocks in use" in reasons(analysis)
+    assert "jemalloc" in advice(analysis) and "malloc_trim" not in advice(analysis)
+
+
+def test_whole_free_pages_are_what_trimming_would_give_back(answer: Answer) -> None:
+    case = allow(Capture())
+    case.anonymous_bytes = case.stable(90 * MIB)
+    see(case, 0, Heap(in_use=20 * MIB, whole_pages=50 * MIB, top=10 * MIB))
+    analysis = answer(case)
+    assert analysis.heap is not None and analysis.heap.returnable_bytes == 60 * MIB
+    assert "malloc_trim(0)" in advice(analysis) and "60.0 MiB" in advice(analysis)
+
+
+def test_arenas_of_threads_that_keep_memory_are_to_be_limited_unless_they_are(
+    answer: Answer,
+) -> None:
+    case = allow(Capture())
+    case.anonymous_bytes = case.stable(90 * MIB)
+    see(case, 0, Heap(in_use=10 * MIB, whole_pages=70 * MIB, thread_arenas=6))
+    assert "MALLOC_ARENA_MAX" in advice(answer(case))
+    assert "6 arenas of threads" in reasons(answer(case))
+    case.setting("MALLOC_ARENA_MAX", 2)
+    assert "MALLOC_ARENA_MAX" not in advice(answer(case))
+
+
+def test_a_pool_allocator_that_keeps_memory_makes_retention_of_its_own(answer: Answer) -> None:
+    case = allow(Capture(runtime="cpython"))
+    case.anonymous_bytes = case.stable(90 * MIB)
+    see(case, 0, Heap(in_use=10 * MIB, whole_pages=MIB))
+    count(case, 0.5, Objects(pools=60 * MIB, blocks=8 * MIB, empty_pools=4 * MIB))
+    analysis = answer(case)
+    assert (analysis.verdict.status, analysis.verdict.kind) == ("retention", "managed-heap")
+    assert analysis.memory.kept_free_bytes == pytest.approx(57 * MIB, abs=4096)
+    assert analysis.memory.runtime_bytes == 8 * MIB
+    assert "pymalloc keeps 56.0 MiB" in reasons(analysis)
+    assert "child process" in advice(analysis)
+
+
+def test_unknown_residency_leaves_what_is_kept_unknown(answer: Answer) -> None:
+    case = allow(Capture())
+    case.anonymous_bytes = case.stable(90 * MIB)
+    see(case, 0, Heap(in_use=10 * MIB, whole_pages=70 * MIB, resident=False))
+    analysis = answer(case)
+    assert analysis.verdict.status == "stable"
+    assert analysis.memory.kept_free_bytes is None
+    assert "which pages of the heap are in RAM" in not_seen(analysis)
+
+
+# --- the split ------------------------------------------------------------------------------------
+
+
+def python_service() -> Capture:
+    case = allow(Capture(runtime="cpython"))
+    case.anonymous_bytes = case.stable(90 * MIB)
+    case.mappings = [Mapping("thread-stack", MIB, MIB), Mapping("main-heap", 50 * MIB, 50 * MIB)]
+    see(case, 0, Heap(in_use=10 * MIB, whole_pages=5 * MIB))
+    see(case, 120, Heap(in_use=12 * MIB, whole_pages=3 * MIB, mapped=20 * MIB))
+    count(case, 120, Objects(pools=30 * MIB, blocks=25 * MIB))
+    return case
+
+
+@pytest.mark.parametrize(
+    "build",
+    [spike_that_is_kept, spike_that_is_not_freed, growing, heap_leak, Capture, python_service],
+)
+def test_the_parts_of_memory_add_up_to_what_is_resident(
+    build: Callable[[], Capture], answer: Answer
+) -> None:
+    analysis = answer(build())
+    assert known_parts(analysis) == analysis.memory.resident_bytes
+
+
+def test_pymallocs_pools_are_not_counted_as_mallocs_blocks(answer: Answer) -> None:
+    memory = answer(python_service()).memory
+    assert memory.live_heap_bytes == pytest.approx(32 * MIB, abs=4096)
+    assert memory.runtime_bytes == 25 * MIB
+    assert memory.kept_free_bytes == pytest.approx(8 * MIB, abs=4096)
+
+
+def test_books_that_exceed_what_is_resident_at_the_end_are_cut_to_it(answer: Answer) -> None:
+    case = allow(Capture())
+    case.anonymous_bytes = case.stable(60 * MIB) + np.where(case.t >= 119, -5 * MIB, 0)
+    see(case, 118, Heap(in_use=58 * MIB))
+    analysis = answer(case)
+    assert known_parts(analysis) == analysis.memory.resident_bytes
+    assert analysis.memory.unexplained_bytes == 0
+
+
+def test_a_look_that_is_no_longer_true_does_not_split_the_memory_at_the_end(
+    answer: Answer,
+) -> None:
+    case = growing()
+    see(case, 0, Heap(in_use=15 * MIB))
+    assert answer(case).memory.live_heap_bytes is None
+
+
+# --- sizes ----------------------------------------------------------------------------------------
+
+
+def leak_of_one_size(per_second: int = 1_999) -> Capture:
+    case = growing(per_second * 224)
+    leaked = per_second * case.seconds
+    see(case, 0, Heap(in_use=10 * MIB, blocks={32: 50_000, 224: 1_000, 1040: 500}))
+    see(
+        case, 120,
+        Heap(in_use=10 * MIB + 224 * leaked, blocks={32: 51_000, 224: 1_000 + leaked, 1040: 400}),
+    )  # fmt: skip
+    return case
+
+
+def test_a_leak_names_the_size_of_block_that_grows(answer: Answer) -> None:
+    analysis = answer(leak_of_one_size())
+    assert analysis.sizes is not None
+    part = analysis.sizes.parts[0]
+    assert part.least_bytes <= 211 <= part.most_bytes < 224
+    assert part.count == 1_999 * 120
+    named = next(one for one in analysis.growing if one.what.startswith("blocks of"))
+    assert named.what == "blocks of 201 to 216 bytes"
+    assert named.unit == "bytes" and named.part_of == "anonymous memory"
+    assert named.rate_per_hour == pytest.approx(1_999 * 224 * 3600, rel=0.01)
+    assert named.share == pytest.approx(1.0, abs=0.05)
+    assert "100 % of the growth in use are blocks of 201 to 216 bytes" in reasons(analysis)
+    assert "blocks of 201 to 216 bytes" in advice(analysis)
+
+
+def test_sizes_that_grow_beside_a_mapping_that_grows_far_more_are_not_named(
+    answer: Answer,
+) -> None:
+    case = growing(4_000_037)
+    see(case, 0, Heap(in_use=10 * MIB, blocks={224: 1_000}))
+    see(case, 120, Heap(in_use=11 * MIB, blocks={224: 5_000}))
+    assert not [one for one in answer(case).growing if one.what.startswith("blocks of")]
+
+
+@pytest.mark.parametrize(
+    ("asked", "chunk"),
+    [(1, 32), (24, 32), (25, 48), (40, 48), (41, 64), (211, 224), (4_088, 4_096)],
+)
+def test_a_chunk_is_called_by_what_was_asked_for(asked: int, chunk: int) -> None:
+    # chunk = (asked + 8) rounded up to 16, at least 32: glibc's request2size.
+    least, most = requested(chunk)
+    assert least <= asked <= most
+
+
+@pytest.mark.parametrize("asked", [5_003, 100_003, 200_003, 9_000_011])
+def test_a_class_of_several_sizes_holds_what_was_asked_for(asked: int) -> None:
+    page = 4096
+    chunk = (asked + 8 + 15) & ~15 if asked < 128 << 10 else -(-(asked + 16) // page) * page
+    step = 1 << (chunk.bit_length() - 1 - 4)
+    least, most = requested(chunk // step * step)
+    assert least <= asked <= most
+
+
+# --- types ----------------------------------------------------------------------------------------
+
+
+def python_leak(
+    before: dict[str, tuple[int, int]], after: dict[str, tuple[int, int]], **options: object
+) -> Capture:
+    """pymalloc's blocks grow as resident memory does."""
+    case = growing(255_000, runtime="cpython")
+    grown = 255_000 * 120
+    case.mappings = [Mapping("anonymous", 10 * MIB, 10 * MIB + grown)]
+    see(case, 0, Heap(in_use=5 * MIB, blocks={64: 10_000}))
+    see(case, 120, Heap(in_use=5 * MIB, blocks={64: 10_000}))
+    count(case, 0, Objects(types=before, pools=8 * MIB, blocks=7 * MIB))
+    count(case, 120, Objects(types=after, pools=8 * MIB + grown, blocks=7 * MIB + 0.97 * grown))
+    return case
+
+
+def test_a_leak_of_python_objects_is_managed_and_names_the_type(answer: Answer) -> None:
+    before = {"dict": (2_000, 400_000), "Session": (100, 4_800), "bytes": (900, 50_000)}
+    after = {
+        "dict": (2_010, 401_000),
+        "Session": (60_000, 2_880_000),
+        "bytes": (60_800, 26_000_000),
+    }
+    analysis = answer(python_leak(before, after))
+    assert (analysis.verdict.status, analysis.verdict.kind) == ("leak", "managed-heap")
+    assert [one.name for one in analysis.types] == ["bytes", "Session", "dict"]
+    assert analysis.types[1].count == 59_900
+    assert "Session grew by 2.74 MiB: 59,900 more objects" in reasons(analysis)
+    assert "objects of bytes" in advice(analysis)
+    assert analysis.verdict.confidence >= 0.9
+
+
+def test_native_memory_that_grows_in_a_python_service_is_heap(answer: Answer) -> None:
+    case = growing(320_720, runtime="cpython")
+    leaked = 211 * 120
+    see(case, 0, Heap(in_use=5 * MIB, blocks={1520: 10}))
+    see(case, 120, Heap(in_use=5 * MIB + 1520 * leaked, blocks={1520: 10 + leaked}))
+    for seconds in (0, 120):
+        count(case, seconds, Objects(types={"dict": (2_000, 400_000)}, pools=8 * MIB, blocks=7e6))
+    analysis = answer(case)
+    assert (analysis.verdict.status, analysis.verdict.kind) == ("leak", "heap")
+    assert analysis.types == ()
+    assert "Python's objects did not grow" in reasons(analysis)
+    assert "heaptrack" in advice(analysis) and "tracemalloc" not in advice(analysis)
+    assert "large strings" not in not_seen(analysis)
+
+
+def test_large_bytes_that_are_kept_in_a_list_are_not_called_native_for_sure(
+    answer: Answer,
+) -> None:
+    case = growing(320_720, runtime="cpython")
+    kept = 211 * 120
+    see(case, 0, Heap(in_use=5 * MIB, blocks={1520: 10}))
+    see(case, 120, Heap(in_use=5 * MIB + 1520 * kept, blocks={1520: 10 + kept}))
+    count(case, 0, Objects(types={"list": (10, 1_000)}, pools=8 * MIB, blocks=7 * MIB))
+    count(case, 120, Objects(types={"list": (10, 1_000 + 9 * kept)}, pools=8 * MIB, blocks=7 * MIB))
+    analysis = answer(case)
+    assert analysis.verdict.kind == "heap"
+    assert "large strings, bytes and tables" in not_seen(analysis)
+
+
+def test_a_type_that_was_not_listed_at_first_counts_only_where_it_had_hardly_any(
+    answer: Answer,
+) -> None:
+    case = python_leak({}, {})
+    case.extra = [
+        r for r in case.extra if not isinstance(r, (kinds.PythonCensus, kinds.PythonTypes))
+    ]
+    grown = 255_000 * 120
+    first = Objects(types={"dict": (2_000, 100_000)}, folded=(50, 900, 60_000))
+    last = Objects(
+        types={
+            "dict": (2_000, 100_000),
+            "Session": (60_000, 20_000_000),
+            "Small": (2_000, 120_000),
+        },
+        blocks=19 * MIB + grown,
+        pools=20 * MIB + grown,
+    )
+    count(case, 0, first)
+    count(case, 120, last)
+    assert [one.name for one in answer(case).types] == ["Session"]
+
+
+# --- looks that are partial, missing or wrong -----------------------------------------------------
+
+
+def test_a_look_that_lacks_much_of_the_heap_is_not_relied_on(answer: Answer) -> None:
+    case = spike_that_is_kept()
+    case.extra = []
+    see(case, 0, Heap(in_use=2 * MIB))
+    see(case, 120, Heap(in_use=5 * MIB, whole_pages=40 * MIB, skipped=36 * MIB))
+    analysis = answer(case)
+    assert analysis.verdict.status != "retention"
+    assert "could not be accounted for" in not_seen(analysis)
+
+
+def test_a_look_that_lacks_a_little_is_used_and_said(answer: Answer) -> None:
+    case = spike_that_is_kept()
+    case.extra = []
+    see(case, 0, Heap(in_use=2 * MIB))
+    see(case, 120, Heap(in_use=5 * MIB, whole_pages=73 * MIB, skipped=3 * MIB))
+    analysis = answer(case)
+    assert analysis.verdict.status == "retention"
+    assert "up to 4 % of the heap" in not_seen(analysis)
+    assert analysis.verdict.confidence < answer(spike_that_is_kept()).verdict.confidence
+
+
+def test_books_that_do_not_fit_into_the_process_are_left_out_and_said(answer: Answer) -> None:
+    case = allow(Capture())
+    case.anonymous_bytes = case.stable(40 * MIB)
+    see(case, 60, Heap(in_use=20 * MIB, whole_pages=300 * MIB))
+    analysis = answer(case)
+    assert analysis.verdict.status == "stable"
+    assert analysis.heap is None
+    assert "320 MiB in RAM where the process held 40.0 MiB" in not_seen(analysis)
+
+
+@pytest.mark.parametrize(
+    ("reason", "detail", "said"),
+    [
+        ("not-supported", "heap-not-glibc", "not glibc's malloc"),
+        ("not-supported", "heap-layout", "does not know"),
+        ("failed", "heap-inconsistent", "did not fit together"),
+        ("not-permitted", "mem", "not permitted to read its memory"),
+        ("over-budget", None, "more than was allowed"),
+    ],
+)
+def test_a_census_that_was_not_to_be_had_says_why(
+    reason: str, detail: str | None, said: str, answer: Answer
+) -> None:
+    case = allow(heap_leak())
+    case.extra.append(kinds.Gap(case.at(1), "heap-census", reason, detail))
+    analysis = answer(case)
+    assert said in not_seen(analysis)
+    assert analysis.heap is None and analysis.verdict.status == "leak"
+
+
+def test_memory_that_nobody_allowed_to_read_is_one_blind_spot_and_not_three(
+    answer: Answer,
+) -> None:
+    case = heap_leak()
+    for probe in ("heap-census", "python-types"):
+        case.extra.append(kinds.Gap(case.at(1), probe, "not-consented"))
+    lines = [line for line in not_seen(answer(case)).splitlines() if "memory" in line]
+    assert len(lines) == 1 and "--allow read-memory" in lines[0]
+
+
+def test_without_a_look_nothing_is_said_about_the_heap(answer: Answer) -> None:
+    analysis = answer(heap_leak())
+    assert analysis.heap is None and analysis.sizes is None and analysis.types == ()
+    assert analysis.memory.live_heap_bytes is None
+
+
+def test_figures_that_no_process_has_are_no_look(answer: Answer) -> None:
+    case = spike_that_is_kept()
+    case.rewrite = lambda raw: (
+        {**raw, "free_resident_bytes": 1 << 62} if raw["record"] == "heap.census" else raw
+    )
+    analysis = answer(case)
+    assert analysis.heap is None
+    assert analysis.evidence.reading.left_out_records > 0
+
+
+def test_a_thousand_looks_are_thinned_and_the_ends_stay(answer: Answer) -> None:
+    case = growing()
+    for number in range(1000):
+        seconds = 120 * number / 999
+        see(case, seconds, Heap(in_use=10 * MIB + 400_009 * seconds))
+    analysis = answer(case)
+    looks = analysis.evidence.heap
+    assert len(looks) <= 64
+    assert looks[0].seconds == 0 and looks[-1].seconds == pytest.approx(120)
+    assert analysis.verdict.status == "leak"
