@@ -22,15 +22,24 @@ class PythonCensus:
     taken_ns: int
     tracked_complete: bool = says(
         "All lists were walked to their ends, and no collection moved objects between them "
-        "meanwhile: `tracked_objects` is exact but for what came and went during the walk."
+        "meanwhile: `tracked_objects` is exact but for what came and went during the walk. If not, "
+        "but `tracked_objects` is there, only the young lists, usually some thousand objects, are "
+        "uncertain."
     )
-    tracked_objects: int
-    tracked_bytes: int = says(
-        "Headers, fields and items of these objects, and the arrays of lists; not the tables of "
-        "dicts and sets, nor what native code allocates for an object."
-    )
-    frozen_objects: int = says("Of the tracked ones those that gc.freeze() set aside.")
     lost_places: int = says("How often a list changed under the walk, which found its way again.")
+    tracked_objects: Optional[int] = says(
+        "Absent: the lists could not be walked to their ends (too many objects for the time, or "
+        "one full collection after the other).",
+        default=None,
+    )
+    tracked_bytes: Optional[int] = says(
+        "Headers, fields and items of these objects, and the arrays of lists; not the tables of "
+        "dicts and sets, nor what native code allocates for an object.",
+        default=None,
+    )
+    frozen_objects: Optional[int] = says(
+        "Of the tracked ones those that gc.freeze() set aside.", default=None
+    )
     version: Optional[VersionToken] = None
     pool_bytes: Optional[int] = says(
         "Pools of pymalloc with at least one block in use. Absent: no pymalloc pools were found "
@@ -71,15 +80,16 @@ class PythonTypes:
 
     A type is called by its tp_name: "module.Type" for those written in C, "Type" for classes of
     Python code, so that classes of one name in several modules are one entry. A name can occur
-    twice, once for each source.
+    twice, once for each source: added up, the counts of two censuses can be compared. Where the
+    lists could not be walked (`tracked_objects` absent), all types are told from the pools.
     """
 
     census: int
     names: list[SymbolToken]
     sources: list[str] = word(
         "python_source",
-        "gc: visited on the collector's lists. pymalloc: found in the pools, untracked; an "
-        "estimate.",
+        "gc: visited on the collector's lists. pymalloc: found in the pools; blocks of at most 512 "
+        "bytes.",
     )
     counts: list[int]
     sizes_bytes: list[int] = says("All objects of the type together, as in the census.")

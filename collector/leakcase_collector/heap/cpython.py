@@ -23,7 +23,7 @@ from .cpython_types import TypeTable
 _LISTS_CPU_NS = 3 * NS_PER_SECOND
 _POOLS_CPU_NS = NS_PER_SECOND
 #: What the target does meanwhile can make a walk wait.
-_WALL_NS = 15 * NS_PER_SECOND
+_WALL_NS = 10 * NS_PER_SECOND
 
 
 class TypeCount(NamedTuple):
@@ -33,6 +33,14 @@ class TypeCount(NamedTuple):
     source: str
     objects: int
     size_bytes: int
+
+
+class TrackedFigures(NamedTuple):
+    """What is on the collector's lists."""
+
+    tracked_objects: int
+    tracked_bytes: int
+    frozen_objects: int
 
 
 class PoolFigures(NamedTuple):
@@ -50,12 +58,14 @@ class PoolFigures(NamedTuple):
 
 
 class Census(NamedTuple):
-    """One look at all objects; `types` by descending bytes."""
+    """One look at all objects; `types` by descending bytes.
+
+    Without `tracked` the lists could not be walked to their ends (too many objects for the time,
+    or one full collection after the other): then `types` are told from the pools alone.
+    """
 
     tracked_complete: bool
-    tracked_objects: int
-    tracked_bytes: int
-    frozen_objects: int
+    tracked: Optional[TrackedFigures]
     lost_places: int
     pools: Optional[PoolFigures]
     types: list[TypeCount]
@@ -69,10 +79,9 @@ def count_objects(memory: Memory, image: PythonImage, lists_cpu_ns: int = _LISTS
     blocks = ResidentBlocks(memory)
     collector = find_collector(image, blocks)
     types = TypeTable(blocks, image.type_type)
-    budget = Budget(lists_cpu_ns, _WALL_NS)
-    walker = Walker(blocks, types, budget)
-    tracked = walker.walk(collector)
-    counts = _of_lists(tracked)
+    walker = Walker(blocks, types, collector, Budget(lists_cpu_ns, _WALL_NS))
+    tracked = walker.walk()
+    counts = _of_lists(tracked) if tracked.is_usable else []
     figures = None
     pools = find_pools(memory, Budget(_POOLS_CPU_NS, _WALL_NS))
     if pools is not None:
@@ -80,22 +89,26 @@ def count_objects(memory: Memory, image: PythonImage, lists_cpu_ns: int = _LISTS
         contents = look_into(memory, pools, known, _POOLS_CPU_NS)
         untracked = _scaled(pools, contents, contents.untracked)
         figures = _figures(pools, contents, untracked)
-        if budget.is_spent and not tracked.is_complete:
-            # The oldest objects alone would say nothing of those that pile up.
-            counts = _scaled(pools, contents, contents.untracked + contents.tracked)
-        else:
+        if tracked.is_usable:
             counts += untracked
+        else:
+            counts = _scaled(pools, contents, contents.untracked + contents.tracked)
     return Census(
         tracked.is_complete,
-        tracked.tally.objects,
-        sum(size for _, _, size in tracked.tally.totals()),
-        tracked.frozen,
+        _totals(tracked),
         tracked.lost_places,
         figures,
         sorted(counts, key=lambda entry: (-entry.size_bytes, entry.name)),
         thread_cpu_ns() - started_cpu_ns,
         monotonic_ns() - started_ns,
     )
+
+
+def _totals(tracked: Tracked) -> Optional[TrackedFigures]:
+    if not tracked.is_usable:
+        return None
+    size = sum(size for _, _, size in tracked.tally.totals())
+    return TrackedFigures(tracked.tally.objects, size, tracked.frozen)
 
 
 def _of_lists(tracked: Tracked) -> list[TypeCount]:
@@ -112,8 +125,12 @@ def _scaled(
 ) -> list[TypeCount]:
     """Counts in all pools from those in the pools that were looked at, by size class."""
     sums: dict[str, list[float]] = {}
+    everywhere, chosen = pools.blocks(), pools.blocks(contents.stride)
     for (address, size_class), count in counts.items():
-        estimate = count * pools.blocks[size_class] / contents.blocks[size_class]
+        # A pool that was freed since may have another size class now.
+        estimate = (
+            count * everywhere[size_class] / (chosen[size_class] or everywhere[size_class] or 1)
+        )
         entry = sums.setdefault(contents.types[address].name, [0, 0])
         entry[0] += estimate
         entry[1] += estimate * block_bytes(size_class)
@@ -125,14 +142,15 @@ def _scaled(
 
 def _figures(pools: Pools, contents: Contents, untracked: list[TypeCount]) -> PoolFigures:
     objects = _scaled(pools, contents, contents.untracked + contents.tracked)
-    blocks = sum(pools.blocks)
-    size = sum(count * block_bytes(index) for index, count in enumerate(pools.blocks))
+    by_class = pools.blocks()
+    blocks = sum(by_class)
+    size = sum(count * block_bytes(index) for index, count in enumerate(by_class))
     return PoolFigures(
         pool_bytes=len(pools.addresses) * pools.pool_bytes,
         free_pool_bytes=pools.free_pools * pools.pool_bytes,
         blocks=blocks,
         block_bytes=size,
-        looked_at_blocks=sum(contents.blocks),
+        looked_at_blocks=contents.blocks,
         untracked_objects=sum(entry.objects for entry in untracked),
         untracked_bytes=sum(entry.size_bytes for entry in untracked),
         other_blocks=max(blocks - sum(entry.objects for entry in objects), 0),

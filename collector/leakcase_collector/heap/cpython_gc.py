@@ -29,10 +29,12 @@ assert _NODE.size < OVERLAP_BYTES
 _OBJECT_AT = 16
 _STEPS_A_LOOK = 4096
 _TRAIL = 512
-_FULL_WALKS = 3
-_YOUNG_WALKS = 40
+_FULL_WALKS = 4
+_YOUNG_WALKS = 20
 _PATIENCE = 12
-_LOST_MAX = 10_000
+#: Of 2 ms: a full collection of a million objects takes half a second.
+_COLLECTION_PAUSES = 1_000
+_LOST_MAX = 2_000
 _ITEMS_MAX = 1 << 40
 
 
@@ -86,6 +88,8 @@ class Tracked(NamedTuple):
     tally: Tally
     frozen: int
     lost_places: int
+    #: The old lists were walked to their ends: all but the young objects, at most, are exact.
+    is_usable: bool
     is_complete: bool
 
 
@@ -108,7 +112,7 @@ class _Ring:
     def walk(self) -> None:
         """Visit what follows the last node visited, up to the end of the list."""
         self.is_whole = False
-        while not self._walker.budget.is_spent:
+        while not self._walker.is_void:
             node = self._go()
             if node == self._head:
                 self.is_whole = True
@@ -170,11 +174,9 @@ class _Ring:
     def _find_back(self) -> bool:
         """Go back to the last node that is on the list now; False where there is none."""
         walker = self._walker
-        if walker.lost_places >= _LOST_MAX:
-            return False
         walker.lost_places += 1
         for attempt in range(_PATIENCE):
-            if walker.budget.is_spent:
+            if walker.is_void or walker.lost_places > _LOST_MAX:
                 return False
             walker.blocks.forget()
             for last in reversed(self._trail):
@@ -191,13 +193,17 @@ class _Ring:
 class Walker:
     """Walks all lists of one collector."""
 
-    def __init__(self, blocks: ResidentBlocks, types: TypeTable, budget: Budget) -> None:
+    def __init__(
+        self, blocks: ResidentBlocks, types: TypeTable, collector: Collector, budget: Budget
+    ) -> None:
         self.blocks = blocks
         self.types = types
-        self.budget = budget
         self.lost_places = 0
         #: The addresses of classes, which are objects on the lists themselves.
         self.heap_types: set[int] = set()
+        self.budget = budget
+        self._collector = collector
+        self._full_collections = 0
 
     def next_of(self, node: int) -> int:
         """The link as it is now; 0 where it cannot be read."""
@@ -206,49 +212,60 @@ class Walker:
     def previous_of(self, node: int) -> int:
         return int.from_bytes(self.blocks.read_now(node + 8, 8), "little") & -4
 
-    def walk(self, collector: Collector) -> Tracked:
+    @property
+    def is_void(self) -> bool:
+        """Whether what was walked so far is worth nothing: a full collection takes the old list
+        apart and puts it together in another order. Or there is no time to go on."""
+        return (
+            self.budget.is_spent
+            or self._collector.collections(self.blocks)[2] != self._full_collections
+        )
+
+    def walk(self) -> Tracked:
         """All objects on the lists."""
-        for attempt in range(_FULL_WALKS):
+        for _ in range(_FULL_WALKS):
+            self._wait_for_collection()
             self.blocks.forget()
-            full_collections = collector.collections(self.blocks)[2]
-            permanent, old = (_Ring(self, head) for head in collector.heads[:2])
+            self._full_collections = self._collector.collections(self.blocks)[2]
+            permanent, old = (_Ring(self, head) for head in self._collector.heads[:2])
             permanent.walk()
             old.walk()
-            young, is_settled = self._walk_young(collector, old)
-            # A full collection takes the old list apart and puts it together in another order.
-            is_same = collector.collections(self.blocks)[2] == full_collections
-            if is_same or self.budget.is_spent or attempt == _FULL_WALKS - 1:
+            young, is_settled = self._walk_young(old)
+            # A collection counts when it is over.
+            self._wait_for_collection()
+            is_usable = permanent.is_whole and old.is_whole and not self.is_void
+            if is_usable or self.budget.is_spent:
                 break
-            self._wait_for_collection(collector)
         tally = Tally()
         for part in (permanent.tally, old.tally, young):
             tally.add(part)
-        is_complete = is_same and is_settled and permanent.is_whole and old.is_whole
-        return Tracked(tally, permanent.tally.objects, self.lost_places, is_complete)
+        return Tracked(
+            tally, permanent.tally.objects, self.lost_places, is_usable, is_usable and is_settled
+        )
 
-    def _walk_young(self, collector: Collector, old: _Ring) -> tuple[Tally, bool]:
+    def _walk_young(self, old: _Ring) -> tuple[Tally, bool]:
         """The two young lists and what came to the old one, at one moment between collections."""
         tally = Tally()
         for _ in range(_YOUNG_WALKS):
-            self._wait_for_collection(collector)
+            self._wait_for_collection()
             self.blocks.forget()
-            before = collector.collections(self.blocks)
+            before = self._collector.collections(self.blocks)
             old.walk()
-            rings = [_Ring(self, head) for head in collector.heads[2:]]
+            rings = [_Ring(self, head) for head in self._collector.heads[2:]]
             for ring in rings:
                 ring.walk()
             tally = Tally()
             for ring in rings:
                 tally.add(ring.tally)
             is_whole = all(ring.is_whole for ring in (old, *rings))
-            if is_whole and collector.collections(self.blocks) == before:
-                return tally, not collector.is_collecting(self.blocks)
-            if self.budget.is_spent:
+            if is_whole and self._collector.collections(self.blocks) == before:
+                return tally, not self._collector.is_collecting(self.blocks)
+            if self.is_void:
                 break
         return tally, False
 
-    def _wait_for_collection(self, collector: Collector) -> None:
-        for _ in range(_PATIENCE):
-            if not collector.is_collecting(self.blocks) or self.budget.is_spent:
+    def _wait_for_collection(self) -> None:
+        for _ in range(_COLLECTION_PAUSES):
+            if not self._collector.is_collecting(self.blocks) or self.budget.is_spent:
                 return
             self.budget.pause(2)

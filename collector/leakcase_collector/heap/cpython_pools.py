@@ -34,7 +34,8 @@ _ARENA_BYTES = 256 << 10
 _HEADERS_A_LOOK = 4096
 #: Looked at first, to know the cost.
 _TRIAL_POOLS = 64
-_READS = 3
+_READS = 6
+_OFTEN = 4
 #: A reference count: above it is a pointer. Immortal objects of 3.12 and 3.13 have 2**32 - 1.
 _REFERENCES_MAX = 1 << 40
 
@@ -79,9 +80,9 @@ class Pools:
         self._memory = memory
         self.pool_bytes = pool_bytes
         self.addresses = array("Q")
+        self._in_use = array("H")
+        self._size_classes = array("B")
         self.free_pools = 0
-        #: By size class.
-        self.blocks = [0] * _CLASSES
         self.is_whole = True
 
     def find(self, mappings: Sequence[MemoryMapping], budget: Budget) -> None:
@@ -98,9 +99,20 @@ class Pools:
                 continue
             if found.in_use:
                 self.addresses.append(address)
-                self.blocks[found.size_class] += found.in_use
+                self._in_use.append(found.in_use)
+                self._size_classes.append(found.size_class)
             else:
                 self.free_pools += 1
+
+    def blocks(self, stride: int = 1) -> list[int]:
+        """Blocks in use by size class, in every pool or in every `stride`-th."""
+        out = [0] * _CLASSES
+        first = stride // 2
+        for in_use, size_class in zip(
+            self._in_use[first::stride], self._size_classes[first::stride]
+        ):
+            out[size_class] += in_use
+        return out
 
     def _places(self, mappings: Sequence[MemoryMapping]) -> Iterator[int]:
         """Where a pool may begin: in RAM, aligned to the size of pools."""
@@ -126,7 +138,8 @@ def find_pools(memory: Memory, budget: Budget) -> Optional[Pools]:
 
 
 class KnownTypes:
-    """Tells types from other words fast: they are static data of a file, or heap types."""
+    """Tells types from other words fast: they are static data of a file, or heap types that were
+    met on the collector's lists, or stand before many objects."""
 
     def __init__(
         self, types: TypeTable, heap_types: set[int], mappings: Sequence[MemoryMapping]
@@ -142,8 +155,9 @@ class KnownTypes:
                 self._starts.append(mapping.start)
                 self._ends.append(mapping.end)
 
-    def find(self, address: int) -> Optional[PythonType]:
-        if address not in self._heap_types:
+    def find(self, address: int, times: int) -> Optional[PythonType]:
+        """The type at `address`, a word that stands `times` times where one pool has types."""
+        if address not in self._heap_types and times < _OFTEN:
             index = bisect_right(self._starts, address) - 1
             if index < 0 or address >= self._ends[index]:
                 return None
@@ -153,47 +167,46 @@ class KnownTypes:
 class Contents:
     """What the blocks that were looked at hold: counts by (type's address, size class)."""
 
-    def __init__(self, known: KnownTypes) -> None:
+    def __init__(self, known: KnownTypes, stride: int = 1) -> None:
         self._known = known
+        self.stride = stride
         self.types: dict[int, PythonType] = {}
         self.untracked: Counter[tuple[int, int]] = Counter()
         self.tracked: Counter[tuple[int, int]] = Counter()
-        self.blocks = [0] * _CLASSES
+        self.blocks = 0
 
-    def add(self, pool: memoryview, header: _Header, free: set[int]) -> None:
-        """Count the blocks of one pool; `free` are the numbers of those that are not in use."""
+    def add(self, pool: memoryview, header: _Header, free: bytearray) -> None:
+        """Count the blocks of one pool; `free` has 1 for those that are not in use."""
         words = pool.cast("Q")
+        self.blocks += header.in_use
         step = header.block_bytes // 8
         start, end = HEADER_BYTES // 8, HEADER_BYTES // 8 + header.carved * step
-        self.blocks[header.size_class] += header.in_use
-        self._count(words, start, end, step, free, is_tracked=False)
-        # Behind a PyGC_Head; and behind that and two words more, where the instance's dict is kept
-        # before the object (since 3.11).
-        for before in (2, 4):
-            if step >= before + 2:
-                self._count(words, start + before, end, step, free, is_tracked=True)
+        for before in range(0, min(step - 1, 6), 2):
+            self._count(words[start:end], header.size_class, free, before)
 
-    def _count(
-        self, words: memoryview, start: int, end: int, step: int, free: set[int], is_tracked: bool
-    ) -> None:
-        kinds = words[start + 1 : end : step].tolist()
+    def _count(self, blocks: memoryview, size_class: int, done: bytearray, before: int) -> None:
+        """Count objects that begin `before` words within their blocks, but for those `done`."""
+        step = block_bytes(size_class) // 8
+        kinds = blocks[before + 1 :: step].tolist()
         wanted = {
             address
-            for address in set(kinds)
-            if (found := self._find(address)) is not None and found.is_tracked is is_tracked
+            for address, times in Counter(kinds).items()
+            if (found := self._find(address, times)) and found.before_bytes == 8 * before
         }
         if not wanted:
             return
-        counts = words[start:end:step].tolist()
-        links = words[start - 2 : end : step].tolist() if is_tracked else counts
+        references = blocks[before::step].tolist()
+        # _gc_next, 0 where the collector does not track the object.
+        links = blocks[before - 2 :: step].tolist() if before else None
         for number, kind in enumerate(kinds):
-            if kind in wanted and 0 < counts[number] < _REFERENCES_MAX and number not in free:
-                # _gc_next of an object that the collector does not track is 0.
-                tally = self.tracked if is_tracked and links[number] else self.untracked
-                tally[kind, step // 2 - 1] += 1
+            if kind in wanted and 0 < references[number] < _REFERENCES_MAX and not done[number]:
+                # A tuple of types would look like an instance two words on.
+                done[number] = 1
+                tally = self.tracked if links and links[number] else self.untracked
+                tally[kind, size_class] += 1
 
-    def _find(self, address: int) -> Optional[PythonType]:
-        found = self._known.find(address)
+    def _find(self, address: int, times: int) -> Optional[PythonType]:
+        found = self._known.find(address, times)
         if found is not None:
             self.types[address] = found
         return found
@@ -209,7 +222,7 @@ def look_into(memory: Memory, pools: Pools, known: KnownTypes, cpu_ns: int) -> C
         _look(memory, pools.addresses[index], buffer, Contents(known))
     spent_ns = thread_cpu_ns() - started_ns
     stride = max(-(-spent_ns * total // (len(trial) * max(cpu_ns - spent_ns, 1))), 1)
-    contents = Contents(known)
+    contents = Contents(known, stride)
     for address in pools.addresses[stride // 2 :: stride]:
         _look(memory, address, buffer, contents)
     return contents
@@ -238,15 +251,16 @@ def _look(memory: Memory, address: int, buffer: bytearray, contents: Contents) -
             return
 
 
-def _free_blocks(view: memoryview, address: int, header: _Header) -> Optional[set[int]]:
-    """The blocks of the free list, whose links are their first words; None if it does not fit."""
-    free: set[int] = set()
+def _free_blocks(view: memoryview, address: int, header: _Header) -> Optional[bytearray]:
+    """For each block whether it is on the free list, whose links are the blocks' first words; None
+    where that does not agree with the header."""
+    free = bytearray(header.carved)
     link = header.first_free
     for _ in range(header.carved - header.in_use):
         number, rest = divmod(link - address - HEADER_BYTES, header.block_bytes)
-        if rest or not 0 <= number < header.carved or number in free:
+        if rest or not 0 <= number < header.carved or free[number]:
             return None
-        free.add(number)
+        free[number] = 1
         at = link - address
         link = int.from_bytes(view[at : at + 8], "little")
     return free if link == 0 else None

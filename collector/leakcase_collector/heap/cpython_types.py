@@ -16,7 +16,7 @@ _FLAGS_AT, _TYPE_BYTES = 168, 176
 _READY, _HAVE_GC, _LONG_SUBCLASS, _TYPE_SUBCLASS = 1 << 12, 1 << 14, 1 << 24, 1 << 31
 #: Managed weak references (3.12) and managed dict (3.11): two words before the object.
 _PRE_HEADER = 1 << 3 | 1 << 4
-_GC_HEAD_BYTES = 16
+_GC_HEAD_BYTES, _PRE_HEADER_BYTES = 16, 16
 _SIZE_LIMIT_BYTES = 1 << 24
 _NAME_LIMIT_BYTES = 256
 _METACLASSES_MAX = 6
@@ -24,13 +24,19 @@ _MISSES_MAX = 100_000
 
 
 class PythonType(NamedTuple):
-    """A type: `fixed_bytes` is an object without items, with what stands before it."""
+    """A type: `fixed_bytes` is an object without items, with the `before_bytes` before it:
+    PyGC_Head, and since 3.11 two words more for instances whose dict is kept there."""
 
     name: str
     fixed_bytes: int
     item_bytes: int
-    is_tracked: bool
+    before_bytes: int
     is_metaclass: bool
+
+    @property
+    def is_tracked(self) -> bool:
+        """Whether its objects can be on the collector's lists."""
+        return self.before_bytes > 0
 
 
 class TypeTable:
@@ -67,12 +73,13 @@ class TypeTable:
         name = self._name(name_at)
         if name is None:
             return None
-        is_tracked = bool(flags & _HAVE_GC)
-        before = _GC_HEAD_BYTES * is_tracked + 16 * bool(flags & _PRE_HEADER)
+        before = 0
+        if flags & _HAVE_GC:
+            before = _GC_HEAD_BYTES + _PRE_HEADER_BYTES * bool(flags & _PRE_HEADER)
         if flags & _LONG_SUBCLASS:
             fixed, item = fixed + item, 0  # Its ob_size has a sign or flags; one digit is usual.
         is_metaclass = bool(flags & _TYPE_SUBCLASS)
-        return PythonType(name, fixed + before, item, is_tracked, is_metaclass)
+        return PythonType(name, fixed + before, item, before, is_metaclass)
 
     def _is_metaclass(self, address: int) -> bool:
         """Whether it is `type` or one of its subclasses, whose own type is such a one again."""

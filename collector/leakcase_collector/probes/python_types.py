@@ -105,19 +105,16 @@ class PythonTypesProbe(Probe):
     def _totals(
         self, context: Context, census: Census, image: PythonImage, taken_ns: int
     ) -> PythonCensus:
-        pools = census.pools
         return PythonCensus(
             self._census,
             taken_ns,
             census.tracked_complete,
-            census.tracked_objects,
-            census.tracked_bytes,
-            census.frozen_objects,
             census.lost_places,
             version=context.redactor.version(image.version),
             cpu_ns=census.cpu_ns,
             duration_ns=census.duration_ns,
-            **(pools._asdict() if pools is not None else {}),
+            **(census.tracked._asdict() if census.tracked is not None else {}),
+            **(census.pools._asdict() if census.pools is not None else {}),
         )
 
     def _write_types(self, context: Context, number: int, counts: list[TypeCount]) -> None:
