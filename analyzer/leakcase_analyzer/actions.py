@@ -33,7 +33,9 @@ def actions(
         found += _by_trigger(verdict)
         found += _report(evidence)
     if verdict.status == "retention":
-        found += keep_less(evidence, findings)
+        main = verdict.main
+        grows = main is not None and main.growth.steady_no_bound_seen
+        found += keep_less(evidence, findings, grows)
     if verdict.status in ("stable", "bounded"):
         found += _not_a_leak(verdict)
     return tuple(found)

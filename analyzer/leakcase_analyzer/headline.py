@@ -68,7 +68,7 @@ def _retention(main: Trend, heap: HeapState | None) -> Sentence:
     if heap is None or heap.kept_bytes is None:
         return say("Retention, no leak: memory that was freed is kept by the allocator.")
     if main.growth.reason == "retention-growing":
-        text += "; that grows, what is in use does not"
+        text += "; what is in use does not grow"
     held = Size(heap.held_bytes if heap.held_bytes is not None else main.last)
     return say(text + ".", kept=Size(heap.kept_bytes), held=held)
 

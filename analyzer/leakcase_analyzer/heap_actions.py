@@ -21,9 +21,17 @@ WORTH_SHARE = 0.2
 FEW_ARENAS = 2
 #: A class of size or a type with this much of the growth is where to begin.
 LEADING_SHARE = 0.3
+#: Types that every program has many of; one of its own tells more, unless it is far smaller.
+BUILT_IN = frozenset(
+    """dict list tuple set frozenset str bytes bytearray int float complex bool function method cell
+    type code frame generator coroutine weakref property module object""".split()
+)
+OWN_SHARE = 0.02
 
 
-def keep_less(evidence: Evidence, findings: Sequence[Finding]) -> Iterator[Action]:
+def keep_less(
+    evidence: Evidence, findings: Sequence[Finding], still_grows: bool
+) -> Iterator[Action]:
     """The ways to hold less, each with what it would gain by the figures of the last look."""
     state = first_of_type(findings, HeapState)
     if state is None or not state.kept_bytes:
@@ -39,10 +47,11 @@ def keep_less(evidence: Evidence, findings: Sequence[Finding]) -> Iterator[Actio
                 size=Size(state.python_kept_bytes),
             ),
         )
-    yield Action(
-        say("or leave it, and size limits for the peak"),
-        say("what is kept free serves the next peak, and does not grow by itself"),
-    )
+    if not still_grows:
+        yield Action(
+            say("or leave it, and size limits for the peak"),
+            say("what is kept free serves the next peak, and nothing grows"),
+        )
 
 
 def _worth(state: HeapState, gain_bytes: float | None) -> bool:
@@ -97,13 +106,17 @@ def look_at_sizes_and_types(findings: Sequence[Finding], kind: str) -> Iterator[
     """Where to begin in the program, by what grows most."""
     types = first_of_type(findings, ObjectTypes)
     if kind == "managed-heap" and types is not None and types.types:
+        own = [one for one in types.types if one.name not in BUILT_IN]
+        least = OWN_SHARE * types.types[0].growth_bytes
+        is_own = bool(own) and own[0].growth_bytes >= least
+        named = own[0] if is_own else types.types[0]
         yield Action(
             say(
                 "look for what keeps objects of {name}, with {call} on a few of them",
-                name=Name(types.types[0].name),
+                name=Name(named.name),
                 call=Code("gc.get_referrers"),
             ),
-            say("of all types it grows most"),
+            say("of the program's own types it grows most" if is_own else "it grows most"),
         )
     sizes = growing_sizes(findings)
     if kind == "heap" and sizes and sizes[0].share >= LEADING_SHARE:

@@ -114,7 +114,7 @@ def _arenas(heap: Heap) -> list[dict[str, int]]:
     return found
 
 
-def _resident(heap: Heap, books: dict[str, int]) -> dict[str, int | None]:
+def _resident(heap: Heap, books: dict[str, int]) -> dict[str, int]:
     if not heap.resident:
         return {}
     free = heap.whole_pages + heap.scattered

@@ -123,7 +123,8 @@ class HeapState(Finding):
 
     Of `kept_bytes`, `returnable_bytes` is what malloc could give back at once, `top_bytes` the end
     of its main arena, `beyond_main_bytes` what lies in the arenas of threads, and
-    `python_kept_bytes` what is pymalloc's. None: not known.
+    `python_kept_bytes` what is pymalloc's; of `in_use_bytes`, `python_in_use_bytes` is. None: not
+    known.
     """
 
     in_use_bytes: float
@@ -134,6 +135,7 @@ class HeapState(Finding):
     top_bytes: float | None
     beyond_main_bytes: float | None
     python_kept_bytes: float
+    python_in_use_bytes: float
     arenas: int
     change: HeapChange | None
 

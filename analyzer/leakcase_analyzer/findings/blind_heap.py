@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from leakcase_analyzer.evidence import Evidence
 from leakcase_analyzer.findings.base import Finding, NotSeen
-from leakcase_analyzer.findings.tracks import books_of
+from leakcase_analyzer.findings.tracks import ANONYMOUS, books_of
+from leakcase_analyzer.findings.trends import trend
 from leakcase_analyzer.sentences import Code, Count, Sentence, Share, say
 
 #: What each probe of the memory would have shown, and what its absence does.
@@ -52,7 +53,8 @@ def blind_heap(evidence: Evidence) -> Iterator[Finding]:
             because=say("there is but one look into it that can be used"),
             effect=say("the sizes and types that grow are not known"),
         )
-    if looks:
+    memory = trend(evidence, ANONYMOUS)
+    if looks and memory is not None and memory.rises:
         yield NotSeen(
             claim=say("whether anything still refers to what is in use"),
             because=say("what refers to what was not looked at"),

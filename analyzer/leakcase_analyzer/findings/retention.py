@@ -65,6 +65,7 @@ def _state(books: Books, last: Entry, held: Track | None) -> HeapState:
         top_bytes=None if look is None else look.main_top_bytes,
         beyond_main_bytes=beyond_main,
         python_kept_bytes=python_kept,
+        python_in_use_bytes=0 if last.python is None else last.python.block_bytes,
         arenas=0 if look is None else look.total.arenas,
         change=change,
     )

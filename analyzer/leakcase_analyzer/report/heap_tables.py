@@ -16,6 +16,8 @@ def heap_line(analysis: Analysis) -> str | None:
     if heap is None:
         return None
     parts = [f"in use {size(heap.in_use_bytes)}"]
+    if heap.python_in_use_bytes:
+        parts[0] += f" ({size(heap.python_in_use_bytes)} of it pymalloc's)"
     if heap.kept_bytes is not None:
         parts.append(
             f"kept free {size(heap.kept_bytes)} ({share(heap.kept_share)} of what it holds)"
