@@ -50,7 +50,6 @@ def capture(arguments: argparse.Namespace) -> int:
         StopRequest() as stop,
         find_target(system, arguments.target, choose_on_terminal()) as identity,
     ):
-        yield_to_host()
         name = _name_on_host(system, identity)
         consents, granted, refused = _settle(system, identity, probes, allowed, every_ns)
         case = CaseFile(arguments.output or _default_path(name, identity.pid))
@@ -66,6 +65,7 @@ def capture(arguments: argparse.Namespace) -> int:
                 system, identity, case, redactor, granted,
                 interval_ns=every_ns, duration_ns=total_ns, max_slowdown=max_slowdown,
                 max_pause_ns=max_pause_ns, show=line.show if line else None,
+                settled=yield_to_host,
             )  # fmt: skip
             outcome = session.run(stop, consents, refused)
             if line:

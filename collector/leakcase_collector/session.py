@@ -87,6 +87,7 @@ class Session:
         max_slowdown: float,
         max_pause_ns: int,
         show: Optional[Callable[[Session, int], None]] = None,
+        settled: Callable[[], object] = lambda: None,
     ) -> None:
         self.system = system
         self.identity = identity
@@ -103,6 +104,7 @@ class Session:
         self.samples = 0
         self.started_ns = 0
         self._show = show
+        self._settled = settled
         self._series = SeriesBuffer()
         self._runs = [ProbeRun(probe, self) for probe in probes]
         self._missed = 0
@@ -159,6 +161,7 @@ class Session:
                 ProbeRun(probe, self).gap(NotConsented(f"{probe.name} was not allowed."))
             self._listen_for_marks()
             self._begin()
+            self._settled()
             end = self._loop(stop)
             decision = self._finish(end)
         except TargetGone as gone:
@@ -182,20 +185,33 @@ class Session:
         )  # fmt: skip
 
     def _begin(self) -> None:
-        """Start every probe in the registered order, which puts early what is cheap."""
-        self.started_ns = now = monotonic_ns()
+        """Start every probe in the registered order, which puts early what is cheap.
+
+        What only reads text takes a tenth of a second of CPU and is done at normal priority: at
+        the lowest, a busy host would make ten seconds of it, and the series would begin with a
+        hole. What reads the target's memory waits until the host has been given way.
+        """
+        self.started_ns = monotonic_ns()
         for run in self._runs:
-            run.predict()
-            if not self._fits(run):
-                continue
-            run.call(run.probe.begin, monotonic_ns())
-            if run.probe.cadence is Cadence.TICK:
-                run.call(run.probe.sample, now)
-            elif run.probe.cadence is Cadence.PACED:
-                self._pace(run, monotonic_ns())
+            if run.probe.level == "observe":
+                self._begin_one(run)
         self.samples += 1
+        self._settled()
+        for run in self._runs:
+            if run.probe.level != "observe":
+                self._begin_one(run)
         self._flush(monotonic_ns())
         self._budget = CpuBudget(monotonic_ns(), own_cpu_ns())
+
+    def _begin_one(self, run: ProbeRun) -> None:
+        run.predict()
+        if not self._fits(run):
+            return
+        run.call(run.probe.begin, monotonic_ns())
+        if run.probe.cadence is Cadence.TICK:
+            run.call(run.probe.sample, self.started_ns)
+        elif run.probe.cadence is Cadence.PACED:
+            self._pace(run, monotonic_ns())
 
     def _fits(self, run: ProbeRun) -> bool:
         """Whether the probe's longest hold of the target stays under --max-pause."""
