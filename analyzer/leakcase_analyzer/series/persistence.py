@@ -1,8 +1,18 @@
 """The rule "floor-block-persistence": a leak's floor rises, evenly, in events, to the end.
 
-The steps are tried in order; the first that fires rules. Twelve other rules were measured beside
-this one (trend tests, regressions, change points, a learned classifier): all call warm-ups,
-filling caches and page noise leaks far more often.
+The steps, tried in order; the first that fires rules:
+
+(a) it is free memory that grows, or that makes the level: retention
+(b) resident memory swings or stands, the bytes in use rise evenly: leak
+(c) the floor does not grow: stable, or bounded where memory comes and goes above it
+(d) growth has stopped: bounded, unless the quiet may be chance
+(e) growth slows down: undecided
+(f) the floor rises evenly to the end: leak, unless something speaks against it
+(g) it rises unevenly: undecided
+(h) where (d), (e) or (g) fired, a tail may be a leak by itself: start-ups hide leaks
+
+Twelve other rules were measured beside this one (trend tests, regressions, change points, a
+learned classifier): all call warm-ups, filling caches and page noise leaks far more often.
 """
 
 from __future__ import annotations
