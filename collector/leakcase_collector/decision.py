@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Optional
 
-from leakcase_bundle.records import Decision
+from leakcase_bundle.records import CgroupSeries, Decision, HostSeries, StatusSeries
 
 from .system.clock import NS_PER_SECOND
 
 NS_PER_HOUR = 3600 * NS_PER_SECOND
 _LEAST_SAMPLES = 12
+_MOST_FOOTPRINTS = 4096
 _LEAST_GROWTH_BYTES = 128 << 10
 _LEAST_GROWTH_SHARE = 0.002
 #: Fast: at this rate the memory in use would double, or the limit be reached, so soon. (A look of
@@ -42,6 +43,45 @@ class Footprint:
     @property
     def total_bytes(self) -> int:
         return self.anonymous_bytes + self.swap_bytes
+
+
+class FirstLook:
+    """The few figures that the live line and the decision need, kept as they are sampled."""
+
+    def __init__(self) -> None:
+        self.footprints: list[Footprint] = []
+        self.rss_bytes: list[int] = []
+        self._headroom_bytes: Optional[int] = None
+
+    def note(self, series: type[Any], taken_ns: int, values: dict[str, Optional[int]]) -> None:
+        """Take what is of use from one row of a series."""
+        if series is StatusSeries:
+            self._note_footprint(taken_ns, values)
+        elif series is CgroupSeries or series is HostSeries:
+            limit, current = values.get("limit_bytes"), values.get("current_bytes")
+            room = values.get("available_bytes")
+            if limit is not None and current is not None:
+                room = max(limit - current, 0)
+            if room is not None:
+                self._headroom_bytes = room
+
+    def _note_footprint(self, taken_ns: int, values: dict[str, Optional[int]]) -> None:
+        rss = values.get("rss_bytes")
+        if rss is None:
+            return
+        anonymous = values.get("rss_anon_bytes")  # None before Linux 4.5
+        self.rss_bytes.append(rss)
+        self.footprints.append(
+            Footprint(
+                taken_ns, rss if anonymous is None else anonymous, values.get("swap_bytes") or 0
+            )
+        )
+        if len(self.footprints) > _MOST_FOOTPRINTS:  # Halve the resolution, keep the span.
+            del self.footprints[1::2], self.rss_bytes[1::2]
+
+    def decide(self, now_ns: int) -> Decision:
+        """The decision on all that was noted."""
+        return decide(self.footprints, self._headroom_bytes, now_ns)
 
 
 def decide(footprints: Sequence[Footprint], headroom_bytes: Optional[int], now_ns: int) -> Decision:

@@ -58,7 +58,7 @@ class ProgressLine:
         age = now_ns - session.started_ns
         total = session.duration_ns
         time = duration(age) if total is None else f"{duration(age)} / {duration(total)}"
-        rss = session.rss_bytes
+        rss = session.look.rss_bytes
         parts = [
             f"pid {session.identity.pid} {self._name}",
             time,

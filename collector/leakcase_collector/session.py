@@ -14,20 +14,17 @@ from typing import Any, Callable, Optional
 
 from leakcase_bundle.records import (
     CaseEnd,
-    CgroupSeries,
     CollectorSeries,
     Consent,
     Decision,
     Event,
     Gap,
-    HostSeries,
     Loss,
     Mark,
-    StatusSeries,
 )
 
 from .casefile import CaseFile
-from .decision import Footprint, decide
+from .decision import FirstLook
 from .errors import CollectorError, NotConsented, OutputError, OverBudget, TargetGone
 from .marks import MarkListener
 from .pacing import (
@@ -53,7 +50,6 @@ from .system.door import System
 from .system.identity import ProcessIdentity
 from .system.signals import StopRequest
 
-_FOOTPRINTS = 4096
 _SUSPENDED_NS = 1_000_000_000
 
 
@@ -98,9 +94,7 @@ class Session:
         self.max_slowdown = max_slowdown
         self.max_pause_ns = max_pause_ns
         self.gaps: list[tuple[Gap, str]] = []
-        self.footprints: list[Footprint] = []
-        self.rss_bytes: list[int] = []
-        self.headroom_bytes: Optional[int] = None
+        self.look = FirstLook()
         self.samples = 0
         self.started_ns = 0
         self._show = show
@@ -116,34 +110,9 @@ class Session:
     def take_sample(
         self, series: type[Any], taken_ns: int, values: dict[str, Optional[int]]
     ) -> None:
-        """Keep one row; some figures also feed the live line and the first decision."""
+        """Keep one row; some figures also feed the live line and the first look's decision."""
         self._series.add(series, taken_ns, values)
-        if series is StatusSeries:
-            self._note_footprint(taken_ns, values)
-        elif series is CgroupSeries or series is HostSeries:
-            self._note_headroom(values)
-
-    def _note_footprint(self, taken_ns: int, values: dict[str, Optional[int]]) -> None:
-        rss = values.get("rss_bytes")
-        if rss is None:
-            return
-        anonymous = values.get("rss_anon_bytes")  # None before Linux 4.5
-        self.rss_bytes.append(rss)
-        self.footprints.append(
-            Footprint(
-                taken_ns, rss if anonymous is None else anonymous, values.get("swap_bytes") or 0
-            )
-        )
-        if len(self.footprints) > _FOOTPRINTS:  # Halve the resolution, keep the span.
-            del self.footprints[1::2], self.rss_bytes[1::2]
-
-    def _note_headroom(self, values: dict[str, Optional[int]]) -> None:
-        limit, current = values.get("limit_bytes"), values.get("current_bytes")
-        room = values.get("available_bytes")
-        if limit is not None and current is not None:
-            room = max(limit - current, 0)
-        if room is not None:
-            self.headroom_bytes = room
+        self.look.note(series, taken_ns, values)
 
     # --- the capture ----------------------------------------------------------------------------
 
@@ -328,7 +297,7 @@ class Session:
                     run.call(run.probe.finish, monotonic_ns())
 
     def _decide(self, now: int) -> Decision:
-        decision = decide(self.footprints, self.headroom_bytes, now)
+        decision = self.look.decide(now)
         self.case.add(decision)
         return decision
 
