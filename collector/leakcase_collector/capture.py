@@ -16,13 +16,14 @@ from .consent import Question, levels_given, parse_levels, settle
 from .decision import sentence
 from .errors import CollectorError
 from .header import case_header
-from .options import duration_ns, interval_ns, names, select_probes, share
+from .options import duration_ns, interval_ns, names, opted, select_probes, share
+from .outcome import Outcome
 from .plan import PlanContext
 from .probes import PROBES
 from .probes.base import Probe
 from .progress import duration, progress_for, size
 from .redact import Redactor
-from .session import Outcome, Session
+from .session import Session
 from .system.door import System
 from .system.identity import ProcessIdentity
 from .system.priority import yield_to_host
@@ -39,7 +40,7 @@ _HARMLESS_REASONS = frozenset(("not-supported", "left-out", "not-consented"))
 def capture(arguments: argparse.Namespace) -> int:
     """Run one capture; returns the exit status. Raises CollectorError before there is a case."""
     wanted = names(arguments.with_)
-    probes = select_probes(PROBES, wanted, names(arguments.without))
+    probes = select_probes(PROBES, wanted, names(arguments.without), opted(arguments))
     allowed = parse_levels(arguments.allow)
     total_ns = duration_ns(arguments.duration, "--duration")
     every_ns = interval_ns(arguments.interval)

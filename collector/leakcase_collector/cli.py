@@ -82,6 +82,8 @@ def add_capture_options(parser: argparse.ArgumentParser) -> None:
     add("--with", dest="with_", metavar="PROBE", action="append",
         help="insist on a probe: a gap in it makes the exit status 3")  # fmt: skip
     add("--without", metavar="PROBE", action="append", help="leave a probe out")
+    add("--reachability", action="store_true",
+        help="at the end, find memory that nothing refers to any more (level read-memory)")  # fmt: skip
     add("--max-slowdown", metavar="SHARE", default="1%", help="what the target may lose (1%%)")
     add("--max-pause", metavar="TIME", default="2s", help="the longest the target may be held (2s)")
     add("--no-symbols", action="store_true", help="write no function or type names")
@@ -123,7 +125,7 @@ def _capture(arguments: argparse.Namespace) -> int:
 
 def _plan(arguments: argparse.Namespace) -> int:
     from .capture import choose_on_terminal
-    from .options import duration_ns, interval_ns, names, select_probes, share
+    from .options import duration_ns, interval_ns, names, opted, select_probes, share
     from .plan import PlanContext, plan, plan_table
     from .probes import PROBES
     from .redact import Redactor
@@ -132,7 +134,7 @@ def _plan(arguments: argparse.Namespace) -> int:
 
     system = System()
     wanted = names(arguments.with_)
-    probes = select_probes(PROBES, wanted, names(arguments.without))
+    probes = select_probes(PROBES, wanted, names(arguments.without), opted(arguments))
     total_ns, slowdown = (
         duration_ns(arguments.duration, "--duration"),
         share(arguments.max_slowdown),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Optional
+from typing import Any, Optional
 
 from leakcase_bundle.records import CgroupSeries, Decision, HostSeries, StatusSeries
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 from collections.abc import Sequence
 from typing import Optional
@@ -51,9 +52,14 @@ def share(text: str) -> float:
 
 
 def select_probes(
-    probes: Sequence[type[Probe]], wanted: Optional[Sequence[str]], unwanted: Sequence[str]
+    probes: Sequence[type[Probe]],
+    wanted: Optional[Sequence[str]],
+    unwanted: Sequence[str],
+    opted: Sequence[str] = (),
 ) -> list[Probe]:
     """One instance of each probe that is to run, in the order of `probes`.
+
+    `opted`: the probes that an option of their own asks for.
 
     Raises UsageError for a name that no probe has.
     """
@@ -61,9 +67,14 @@ def select_probes(
     for name in [*(wanted or ()), *unwanted]:
         if name not in known:
             raise UsageError(f"there is no probe {name!r}. See: leakcase-collect probes")
-    return [
-        probe() for probe in probes if probe.name not in unwanted or probe.name in (wanted or ())
-    ]
+    chosen = {probe.name for probe in probes if not probe.opt_in}
+    chosen = (chosen | set(opted)) - set(unwanted) | set(wanted or ())
+    return [probe() for probe in probes if probe.name in chosen]
+
+
+def opted(arguments: argparse.Namespace) -> list[str]:
+    """The probes that have an option of their own, where it was given."""
+    return ["reachability"] if arguments.reachability else []
 
 
 def names(values: Optional[Sequence[str]]) -> list[str]:

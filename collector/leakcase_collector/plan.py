@@ -84,7 +84,7 @@ def plan(
 def _calls(
     probe: Probe, prediction: Prediction, interval_ns: int, duration_ns: int, max_slowdown: float
 ) -> int:
-    if probe.cadence is Cadence.ONCE:
+    if probe.cadence in (Cadence.ONCE, Cadence.END):
         return 1
     if probe.cadence is Cadence.TICK:
         return duration_ns // interval_ns + 1

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Callable, Optional
 
 from leakcase_bundle.records import (
@@ -27,6 +26,7 @@ from .casefile import CaseFile
 from .decision import FirstLook
 from .errors import CollectorError, NotConsented, OutputError, OverBudget, TargetGone
 from .marks import MarkListener
+from .outcome import Outcome
 from .pacing import (
     CASE_LIMIT_BYTES,
     MAX_INTERVAL_NS,
@@ -51,20 +51,6 @@ from .system.identity import ProcessIdentity
 from .system.signals import StopRequest
 
 _SUSPENDED_NS = 1_000_000_000
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a capture ended."""
-
-    end: str
-    signal_number: Optional[int]
-    samples: int
-    decision: Optional[Decision]
-    gaps: list[tuple[Gap, str]]
-    started_ns: int
-    ended_ns: int
-    error: Optional[CollectorError] = None
 
 
 class Session:

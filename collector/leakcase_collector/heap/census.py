@@ -228,7 +228,10 @@ class Tour:
 
 
 def walk_arenas(memory: Memory, budget: Budget, step: Step, visit: Visit | None = None) -> Tour:
-    """Count, and show to `visit` if asked for, the chunks of all arenas. Errors: those of `take_census`."""
+    """Count, and show to `visit` if asked for, the chunks of all arenas.
+
+    Errors: those of `take_census`.
+    """
     mappings = memory.mappings()
     place = find_main_arena(memory, mappings)
     pages = ResidentPages(memory)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from leakcase_collector.system.memory import Memory
 
 from . import step as python_step
-from .census import Budget, cached_chunks, mapped_chunks, walk_arenas
+from .census import Budget, Tour, cached_chunks, mapped_chunks, walk_arenas
+from .mapped import MappedChunk
 from .pages import ResidentPages
 from .walk_state import Step
 
@@ -30,21 +32,35 @@ def in_use_chunks(memory: Memory, budget: Budget, step: Step = python_step.step)
 
     Needs 32 bytes of our memory for each chunk while it is made. Errors: those of `take_census`.
     """
-    pieces: list[tuple[array[int], array[int]]] = []
+    listing = Listing()
+    tour = walk_arenas(memory, budget, step, listing.visit)
+    return listing.chunks(memory, tour, mapped_chunks(memory, budget, tour))
 
-    def visit(listed: array[int], content: bytearray, base: int, length: int) -> None:
-        pieces.append((listed[::2], listed[1::2]))
 
-    tour = walk_arenas(memory, budget, step, visit)
-    cached = sorted(address for address, _, _ in cached_chunks(ResidentPages(memory), tour))
-    addresses, sizes = array("Q"), array("Q")
-    for chunk in mapped_chunks(memory, budget, tour):
-        pieces.append((array("Q", [chunk.header]), array("Q", [chunk.size_bytes])))
-    for starts, lengths in sorted(pieces, key=lambda piece: piece[0][0]):
-        for low, high in _between(starts, cached):
-            addresses += starts[low:high]
-            sizes += lengths[low:high]
-    return Chunks(addresses, sizes)
+class Listing:
+    """Takes down what a walk shows, cached chunks among it."""
+
+    def __init__(self) -> None:
+        self.pieces: list[tuple[array[int], array[int]]] = []
+
+    def visit(self, listed: array[int], content: bytearray, base: int, length: int) -> None:
+        """A visitor for `walk_arenas`."""
+        self.pieces.append((listed[::2], listed[1::2]))
+
+    def chunks(self, memory: Memory, tour: Tour, mapped: Iterable[MappedChunk]) -> Chunks:
+        """What was taken down, and given away here, without what is cached, and `mapped` ones."""
+        cached = sorted(address for address, _, _ in cached_chunks(ResidentPages(memory), tour))
+        addresses, sizes = array("Q"), array("Q")
+        pieces = [(array("Q", [c.header]), array("Q", [c.size_bytes])) for c in mapped]
+        pieces += self.pieces
+        self.pieces = []
+        pieces.sort(key=lambda piece: piece[0][0], reverse=True)
+        while pieces:
+            starts, lengths = pieces.pop()
+            for low, high in _between(starts, cached):
+                addresses += starts[low:high]
+                sizes += lengths[low:high]
+        return Chunks(addresses, sizes)
 
 
 def _between(starts: array[int], cached: list[int]) -> list[tuple[int, int]]:

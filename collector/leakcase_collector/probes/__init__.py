@@ -10,6 +10,7 @@ from .cgroup import CgroupProbe
 from .descriptors import DescriptorsProbe
 from .gpu import GpuProbe
 from .heap_census import HeapCensusProbe
+from .heap_labels import HeapLabelsProbe
 from .host import HostProbe
 from .identity import IdentityProbe
 from .kernel_log import KernelLogProbe
@@ -43,6 +44,7 @@ PROBES: tuple[type[Probe], ...] = (
     GpuProbe,
     KernelLogProbe,
     HeapCensusProbe,
+    HeapLabelsProbe,
     PythonTypesProbe,
 )
 

@@ -33,6 +33,8 @@ class Cadence(enum.Enum):
     TICK = "every interval"
     #: At the start, at the end, and between as rarely as its measured cost demands.
     PACED = "as its cost allows"
+    #: Never: all is done in `finish`.
+    END = "once, at the end"
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,8 @@ class Probe:
     #: For people: what could go wrong for the target.
     risk: ClassVar[str] = "none: the target does not notice"
     stops_target: ClassVar[bool] = False
+    #: Runs only where it was asked for, by its own option or by ``--with``.
+    opt_in: ClassVar[bool] = False
 
     def predict(self, context: Context) -> Prediction:
         """The expected cost of one call, from what is known without touching the target."""
