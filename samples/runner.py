@@ -15,6 +15,7 @@ import dataclasses
 import json
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -199,6 +200,19 @@ class Running:
             self._process.terminate()
             self._truth = self._read_truth()
         return self._truth
+
+    def ask(self, question: signal.Signals) -> dict[str, Any]:
+        """Sends a signal that a sample answers by a line, and returns that.
+
+        Raises SampleError where it ends instead.
+        """
+        assert self._process.stdout is not None
+        self._process.send_signal(question)
+        line = self._process.stdout.readline()
+        if not line:
+            raise SampleError(f"sample {self.expected.name} ended instead of answering.")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
 
     def _read_truth(self) -> Truth:
         name = self.expected.name
