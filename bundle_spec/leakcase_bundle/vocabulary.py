@@ -18,7 +18,8 @@ def _words(text: str) -> frozenset[str]:
 VOCABULARIES: dict[str, frozenset[str]] = {
     "probe": _words(
         """identity status stat descriptors threads cgroup host limits settings modules runtime
-        regions rollup sockets gpu kernel-log heap-census python-types session"""
+        regions rollup sockets gpu kernel-log heap-census heap-labels python-types
+        reachability session"""
     ),
     "level": _words("observe read-memory trace attach dump"),
     "answer": _words("yes no"),
@@ -50,6 +51,7 @@ VOCABULARIES: dict[str, frozenset[str]] = {
         tmpfs-file deleted-file jit-code gpu-device device huge-pages vdso io-uring other"""
     ),
     "heap_method": _words("native python"),
+    "class_source": _words("blocks words"),
     "region_source": _words("maps smaps"),
     "elf_type": _words("executable shared-object relocatable core other"),
     "language": _words("c c++ rust go swift d ada fortran haskell ocaml zig other"),

@@ -12,6 +12,7 @@ from .about import (
     Mark,
 )
 from .heap import HeapArena, HeapCensus, HeapSizes
+from .labels import HeapClasses, HeapLabels
 from .process import (
     Allocator,
     CgroupFacts,
@@ -22,6 +23,7 @@ from .process import (
     Target,
 )
 from .python import PythonCensus, PythonTypes
+from .reach import HeapUnreachable
 from .series import (
     CgroupSeries,
     CollectorSeries,
@@ -60,7 +62,10 @@ __all__ = [
     "GpuMemory",
     "HeapArena",
     "HeapCensus",
+    "HeapClasses",
+    "HeapLabels",
     "HeapSizes",
+    "HeapUnreachable",
     "HostSeries",
     "Limits",
     "Loss",
