@@ -15,8 +15,8 @@ from leakcase_collector.system.clock import monotonic_ns
 from leakcase_collector.system.memory import PAGE_BYTES, Memory, MemoryMapping
 
 from . import step as python_step
-from .arenas import Arena, find_main_arena, read_arenas
-from .cached import fastbin_chunks, tcache_chunks
+from .arenas import Arena, arena_addresses, find_main_arena, read_arena
+from .cached import FreeList, fastbin_lists, tcache_lists
 from .mapped import MappedChunk, Parameters, find_mapped_chunks, find_parameters, is_complete
 from .pages import ResidentPages
 from .resident import total
@@ -26,7 +26,7 @@ from .walk_state import Step
 
 ATTEMPTS = 4
 #: A walk that lost no more than this share is not repeated.
-_GOOD_SHARE = 0.002
+_GOOD_SHARE = 0.01
 #: One that lost more says nothing that could be relied on.
 _USELESS_SHARE = 0.05
 
@@ -203,11 +203,7 @@ def take_census(memory: Memory, budget: Budget, step: Step = python_step.step) -
 
 def _walk_once(memory: Memory, budget: Budget, step: Step) -> Census:
     tour = walk_arenas(memory, budget, step)
-    ordered = sorted(tour.held, key=lambda stretch: stretch[0])
-    for address, size, is_fast in cached_chunks(ResidentPages(memory), tour):
-        owner = _owner(ordered, address)
-        if owner is not None:
-            owner.take_out(size, is_fast)
+    _take_out_cached(ResidentPages(memory), tour)
     mapped = mapped_chunks(memory, budget, tour)
     resident = sum(total(memory.resident_runs(chunk.start, chunk.end)) for chunk in mapped)
     complete = None if tour.parameters is None else is_complete(mapped, tour.parameters)
@@ -234,10 +230,13 @@ def walk_arenas(memory: Memory, budget: Budget, step: Step, visit: Visit | None 
     """
     mappings = memory.mappings()
     place = find_main_arena(memory, mappings)
-    pages = ResidentPages(memory)
-    tour = Tour(read_arenas(pages, place), mappings, find_parameters(place, mappings))
+    tour = Tour([], mappings, find_parameters(place, mappings))
     walker = Walker(memory, budget, step)
-    for arena in tour.arenas:
+    for address in arena_addresses(ResidentPages(memory), place):
+        # As late as possible: an arena's top moves while others are walked.
+        pages = ResidentPages(memory)
+        arena = read_arena(pages, place, address)
+        tour.arenas.append(arena)
         count = ArenaCount(arena.is_main, arena.system_bytes)
         if arena.is_main:
             stretches, overhead = main_stretches(pages, arena, mappings, tour.parameters)
@@ -253,16 +252,31 @@ def walk_arenas(memory: Memory, budget: Budget, step: Step, visit: Visit | None 
     return tour
 
 
-def cached_chunks(pages: ResidentPages, tour: Tour) -> Iterator[tuple[int, int, bool]]:
-    """(address, size, whether in a fastbin) of what is free and looks as if in use, each once."""
+def _take_out_cached(pages: ResidentPages, tour: Tour) -> None:
+    ordered = sorted(tour.held, key=lambda stretch: stretch[0])
     seen: set[int] = set()
-    lists = [(False, tcache_chunks(pages, address)) for address in tour.tcaches]
-    lists += [(True, fastbin_chunks(pages, arena.fastbins)) for arena in tour.arenas]
-    for is_fast, chunks in lists:
-        for address, size in chunks:
-            if address not in seen:
+    for is_fast, home, free in free_lists(pages, tour):
+        for address, size in free.chunks:
+            owner = _owner(ordered, address)
+            if owner is not None and address not in seen:
                 seen.add(address)
-                yield address, size, is_fast
+                owner.take_out(size, is_fast)
+        # The rest of a list that changed while it was read: as many as its thread says.
+        owner = _owner(ordered, home)
+        if owner is not None and free.chunk_bytes is not None:
+            for _ in range(free.count - len(free.chunks)):
+                owner.take_out(free.chunk_bytes, is_fast)
+
+
+def free_lists(pages: ResidentPages, tour: Tour) -> Iterator[tuple[bool, int, FreeList]]:
+    """Lists of what is free and looks as if in use: whether a fastbin, and an address in whose
+    arena it is at home."""
+    for address in tour.tcaches:
+        for free in tcache_lists(pages, address):
+            yield False, address, free
+    for arena in tour.arenas:
+        for free in fastbin_lists(pages, arena.fastbins):
+            yield True, arena.top, free
 
 
 def mapped_chunks(memory: Memory, budget: Budget, tour: Tour) -> list[MappedChunk]:

@@ -17,6 +17,7 @@ from .kernel_log import KernelLogProbe
 from .limits import LimitsProbe
 from .modules import ModulesProbe
 from .python_types import PythonTypesProbe
+from .reachability import ReachabilityProbe
 from .regions import RegionsProbe
 from .rollup import RollupProbe
 from .runtimes import RuntimesProbe
@@ -46,6 +47,7 @@ PROBES: tuple[type[Probe], ...] = (
     HeapCensusProbe,
     HeapLabelsProbe,
     PythonTypesProbe,
+    ReachabilityProbe,
 )
 
 __all__ = ["PROBES"]
