@@ -117,9 +117,13 @@ def _growing(findings: Sequence[Finding]) -> list[Growing]:
             )
         )
         if is_memory:
-            found += _parts(findings, trend, rate, total)
+            parts = _parts(findings, trend, rate, total)
+            found += parts
             if trend.subject == "anonymous":
-                found += _sizes(findings, trend, rate, total)
+                # Blocks lie in the mappings that grow most: parts of those, not a second time
+                # of the whole.
+                whole = parts[0].what if parts else trend.what
+                found += _sizes(findings, whole, rate, total)
     return found
 
 
@@ -151,8 +155,7 @@ def _parts(findings: Sequence[Finding], trend: Trend, rate: float, total: float)
     ]
 
 
-def _sizes(findings: Sequence[Finding], trend: Trend, rate: float, total: float) -> list[Growing]:
-    """Classes of size: another way to part what the mappings part already."""
+def _sizes(findings: Sequence[Finding], whole: str, rate: float, total: float) -> list[Growing]:
     return [
         Growing(
             what=size_words(part),
@@ -160,7 +163,7 @@ def _sizes(findings: Sequence[Finding], trend: Trend, rate: float, total: float)
             rate_per_hour=part.rate_per_second * 3600,
             interval=None,
             share=min(part.rate_per_second, rate) / total if total > 0 else None,
-            part_of=trend.what,
+            part_of=whole,
         )
         for part in growing_sizes(findings)
     ]

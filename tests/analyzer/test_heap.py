@@ -19,6 +19,7 @@ from tests.analyzer.heap_cases import (
     allow,
     count,
     growing,
+    python_leak,
     see,
     spike_that_is_kept,
     spike_that_is_not_freed,
@@ -304,7 +305,7 @@ def test_a_leak_names_the_size_of_block_that_grows(answer: Answer) -> None:
     assert part.count == 1_999 * 120
     named = next(one for one in analysis.growing if one.what.startswith("blocks of"))
     assert named.what == "blocks of 201 to 216 bytes"
-    assert named.unit == "bytes" and named.part_of == "anonymous memory"
+    assert named.unit == "bytes" and named.part_of == "the main heap"
     assert named.rate_per_hour == pytest.approx(1_999 * 224 * 3600, rel=0.01)
     assert named.share == pytest.approx(1.0, abs=0.05)
     assert "100 % of the growth in use are blocks of 201 to 216 bytes" in reasons(analysis)
@@ -342,20 +343,6 @@ def test_a_class_of_several_sizes_holds_what_was_asked_for(asked: int) -> None:
 # --- types ----------------------------------------------------------------------------------------
 
 
-def python_leak(
-    before: dict[str, tuple[int, int]], after: dict[str, tuple[int, int]], **options: object
-) -> Capture:
-    """pymalloc's blocks grow as resident memory does."""
-    case = growing(255_000, runtime="cpython")
-    grown = 255_000 * 120
-    case.mappings = [Mapping("anonymous", 10 * MIB, 10 * MIB + grown)]
-    see(case, 0, Heap(in_use=5 * MIB, blocks={64: 10_000}))
-    see(case, 120, Heap(in_use=5 * MIB, blocks={64: 10_000}))
-    count(case, 0, Objects(types=before, pools=8 * MIB, blocks=7 * MIB))
-    count(case, 120, Objects(types=after, pools=8 * MIB + grown, blocks=7 * MIB + 0.97 * grown))
-    return case
-
-
 def test_a_leak_of_python_objects_is_managed_and_names_the_type(answer: Answer) -> None:
     before = {"dict": (2_000, 400_000), "Session": (100, 4_800), "bytes": (900, 50_000)}
     after = {
@@ -368,7 +355,7 @@ def test_a_leak_of_python_objects_is_managed_and_names_the_type(answer: Answer) 
     assert [one.name for one in analysis.types] == ["bytes", "Session", "dict"]
     assert analysis.types[1].count == 59_900
     assert "Session grew by 2.74 MiB: 59,900 more objects" in reasons(analysis)
-    assert "objects of bytes" in advice(analysis)
+    assert "objects of Session" in advice(analysis)
     assert analysis.verdict.confidence >= 0.9
 
 
