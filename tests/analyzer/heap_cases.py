@@ -206,3 +206,15 @@ def growing(per_second: float = 400_009, **options: Any) -> Capture:
     grown = per_second * case.seconds
     case.mappings = [Mapping("main-heap", 10 * MIB, 10 * MIB + grown)]
     return case
+
+
+def python_leak(before: dict[str, tuple[int, int]], after: dict[str, tuple[int, int]]) -> Capture:
+    """pymalloc's blocks grow as resident memory does."""
+    case = growing(255_000, runtime="cpython")
+    grown = 255_000 * 120
+    case.mappings = [Mapping("anonymous", 10 * MIB, 10 * MIB + grown)]
+    see(case, 0, Heap(in_use=5 * MIB, blocks={64: 10_000}))
+    see(case, 120, Heap(in_use=5 * MIB, blocks={64: 10_000}))
+    count(case, 0, Objects(types=before, pools=8 * MIB, blocks=7 * MIB))
+    count(case, 120, Objects(types=after, pools=8 * MIB + grown, blocks=7 * MIB + 0.97 * grown))
+    return case
