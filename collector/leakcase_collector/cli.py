@@ -83,7 +83,7 @@ def add_capture_options(parser: argparse.ArgumentParser) -> None:
         help="insist on a probe: a gap in it makes the exit status 3")  # fmt: skip
     add("--without", metavar="PROBE", action="append", help="leave a probe out")
     add("--reachability", action="store_true",
-        help="at the end, find memory that nothing refers to any more (level read-memory)")  # fmt: skip
+        help="at the end, find memory that nothing refers to (level read-memory)")  # fmt: skip
     add("--max-slowdown", metavar="SHARE", default="1%", help="what the target may lose (1%%)")
     add("--max-pause", metavar="TIME", default="2s", help="the longest the target may be held (2s)")
     add("--no-symbols", action="store_true", help="write no function or type names")

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-import struct
 from array import array
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -54,8 +53,8 @@ class Marking(Protocol):
         """Follow the references; after that `marks` tells what is reached."""
         ...
 
-    def print_of(self, chunk: int) -> int:
-        """A fingerprint of the block's content, of 32 bits."""
+    def prints(self, low: int, high: int) -> array[int]:
+        """Fingerprints of the blocks from `low` to before `high`, of 32 bits each."""
         ...
 
 
@@ -149,8 +148,8 @@ class PythonMarking:
                 for to in edges[rows[chunk] : rows[chunk + 1]]:
                     marks[to] = marks[to] or REFERRED
 
-    def print_of(self, chunk: int) -> int:
-        return self._prints[chunk]
+    def prints(self, low: int, high: int) -> array[int]:
+        return self._prints[low:high]
 
 
 def _fill(entries: array[int], length: int, value: int) -> None:
@@ -180,7 +179,7 @@ class NativeMarking:
         self, chunks: Chunks, spans: Sequence[tuple[int, int]], library: ctypes.CDLL
     ) -> None:
         count = len(chunks.addresses)
-        self.marks = bytearray(max(count, 1))
+        self.marks = bytearray(count)
         self._chunks = chunks
         self._library = library
         pages, flat = 0, array("Q")
@@ -202,7 +201,7 @@ class NativeMarking:
             low=_low(chunks),
             high=_high(chunks),
             edge_capacity=edges,
-            marks=_address(self.marks),
+            marks=_address(self.marks) if count else 0,
             **{name: _address(room) for name, room in self._rooms.items()},
         )
         self._call("index")
@@ -230,9 +229,8 @@ class NativeMarking:
     def spread(self) -> None:
         self._call("spread")
 
-    def print_of(self, chunk: int) -> int:
-        found: tuple[int] = struct.unpack_from("=I", self._rooms["prints"], 4 * chunk)
-        return found[0]
+    def prints(self, low: int, high: int) -> array[int]:
+        return array("I", self._rooms["prints"][4 * low : 4 * high])
 
 
 def _room(size: int) -> mmap.mmap:

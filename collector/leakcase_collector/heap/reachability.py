@@ -8,6 +8,7 @@ reference to, at the same address, of the same size and with the same content.
 from __future__ import annotations
 
 import ctypes
+import re
 import time
 from array import array
 from collections import Counter
@@ -22,7 +23,7 @@ from .census import ATTEMPTS, Budget, HeapInconsistent, Tour, mapped_chunks, wal
 from .chunks import Chunks, Listing
 from .layout import ARENA_LAYOUTS, HEAP_ALIGNMENT
 from .mapped import is_complete
-from .marking import REACHED, REFERRED, Marking, NativeMarking, PythonMarking
+from .marking import REFERRED, UNSEEN, Marking, NativeMarking, PythonMarking
 from .roots import Span, ThreadState, root_spans
 from .walk_state import native_step
 
@@ -30,6 +31,7 @@ PAUSE_SECONDS = 0.6
 #: Without the native part: so much takes some ten seconds for each look.
 PYTHON_LIMIT_BYTES = 64 << 20
 _WINDOW_BYTES = 1 << 20
+_NOT_REACHED = re.compile(b"[%c%c]+" % (UNSEEN, REFERRED))
 #: As in a census: what loses more is walked again, and is of no use.
 _GOOD_SHARE, _USELESS_SHARE = 0.002, 0.05
 
@@ -42,42 +44,45 @@ class Block(NamedTuple):
     content: int
     is_indirect: bool
 
-    @property
-    def identity(self) -> tuple[int, int, int]:
-        return self[:3]
-
 
 class Blocks:
-    """Unreachable chunks by ascending address, in 25 bytes each."""
+    """Unreachable chunks by ascending address, in 21 bytes each: `content` is a fingerprint."""
 
-    def __init__(self, blocks: Iterable[Block] = ()) -> None:
-        self._addresses, self._sizes = array("Q"), array("Q")
-        self._contents, self._indirect = array("I"), bytearray()
-        for block in blocks:
-            self._addresses.append(block.address)
-            self._sizes.append(block.size_bytes)
-            self._contents.append(block.content)
-            self._indirect.append(block.is_indirect)
+    def __init__(self) -> None:
+        self.addresses, self.sizes = array("Q"), array("Q")
+        self.contents, self.marks = array("I"), bytearray()
 
     def __len__(self) -> int:
-        return len(self._addresses)
+        return len(self.addresses)
 
     def __iter__(self) -> Iterator[Block]:
-        rows = zip(self._addresses, self._sizes, self._contents, self._indirect)
-        return (Block(*row[:3], bool(row[3])) for row in rows)
+        for address, size, content, mark in zip(*self._columns()):
+            yield Block(address, -(-size // 16) * 16, content, mark == REFERRED)
+
+    def _columns(self) -> tuple[array[int], array[int], array[int], bytearray]:
+        return self.addresses, self.sizes, self.contents, self.marks
+
+    def add(self, chunks: Chunks, marking: Marking, low: int, high: int) -> None:
+        """The chunks from number `low` to before `high`."""
+        self.addresses += chunks.addresses[low:high]
+        self.sizes += chunks.sizes[low:high]
+        self.contents += marking.prints(low, high)
+        self.marks += marking.marks[low:high]
 
     def also_in(self, other: Blocks) -> Blocks:
-        """Those that `other` has, too, with the same content; what refers to them is of these."""
-        return Blocks(_common(iter(self), iter(other)))
-
-
-def _common(these: Iterator[Block], others: Iterator[Block]) -> Iterator[Block]:
-    other = next(others, None)
-    for block in these:
-        while other is not None and other.address < block.address:
-            other = next(others, None)
-        if other is not None and other.identity == block.identity:
-            yield block
+        """Those that `other` has, too, of the same size and content."""
+        common = Blocks()
+        others = zip(other.addresses, other.sizes, other.contents)
+        theirs = next(others, None)
+        for address, size, content, mark in zip(*self._columns()):
+            while theirs is not None and theirs[0] < address:
+                theirs = next(others, None)
+            if theirs == (address, size, content):
+                common.addresses.append(address)
+                common.sizes.append(size)
+                common.contents.append(content)
+                common.marks.append(mark)
+        return common
 
 
 class Look(NamedTuple):
@@ -207,7 +212,7 @@ def look_once(
         and is_complete(mapped, tour.parameters),
         threads=len(threads),
         threads_running=sum(1 for thread in threads if thread.stack_pointer is None),
-        blocks=Blocks(_unreached(chunks, marking)),
+        blocks=_unreached(chunks, marking),
     )
 
 
@@ -293,9 +298,8 @@ def _mark(memory: Memory, budget: Budget, marking: Marking, spans: Iterable[Span
                 yield got
 
 
-def _unreached(chunks: Chunks, marking: Marking) -> Iterator[Block]:
-    marks = marking.marks
-    for index, (address, size) in enumerate(zip(chunks.addresses, chunks.sizes)):
-        if marks[index] != REACHED:
-            content, is_indirect = marking.print_of(index), marks[index] == REFERRED
-            yield Block(address, -(-size // 16) * 16, content, is_indirect)
+def _unreached(chunks: Chunks, marking: Marking) -> Blocks:
+    blocks = Blocks()
+    for run in _NOT_REACHED.finditer(marking.marks):
+        blocks.add(chunks, marking, *run.span())
+    return blocks

@@ -1,0 +1,157 @@
+"""Blocks that nothing refers to any more, found by marking from outside; nothing stops."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Optional
+
+from leakcase_bundle.records import HeapUnreachable
+from leakcase_collector.errors import NotPermitted, NotSupported, OverBudget
+from leakcase_collector.system.clock import NS_PER_MS, NS_PER_SECOND, monotonic_ns, thread_cpu_ns
+from leakcase_collector.system.door import System
+
+from .base import Cadence, Context, Prediction, Probe
+
+if TYPE_CHECKING:
+    from leakcase_collector.heap.reachability import Unreachable
+
+_WALL_LIMIT_NS = 120 * NS_PER_SECOND
+_BYTES_LIMIT = 512 << 30
+# Of resident anonymous memory, for two looks on a 2 GHz-class core.
+_START_CPU_NS = 60 * NS_PER_MS
+_PAGE_CPU_NS = {"native": 40_000, "python": 1_200_000}
+#: Of the target's anonymous memory, what our tables may become; of what the host has left.
+_TABLES_SHARE, _ROOM_SHARE = 0.5, 0.5
+_KIB_LINE = re.compile(r"^(VmSwap|MemAvailable):\s+(\d+) kB$", re.MULTILINE)
+
+
+class ReachabilityProbe(Probe):
+    """What of the heap is leaked: blocks to which no reference is left, also from before."""
+
+    name = "reachability"
+    level = "read-memory"
+    cadence = Cadence.END
+    opt_in = True
+    reads = "all of the heap, stacks and data in /proc/PID/mem, twice; counts alone are kept"
+    needs = "ptrace permission: root, or the target's user where kernel.yama.ptrace_scope is 0"
+    risk = "nothing stops, but it takes up to half as much memory as the heap, for seconds"
+
+    def predict(self, context: Context) -> Prediction:
+        """From the resident anonymous pages, as if all of them were the heap's."""
+        pages = _anonymous_pages(context)
+        return Prediction(min(_START_CPU_NS + pages * _PAGE_CPU_NS[_method()], _WALL_LIMIT_NS))
+
+    def finish(self, context: Context, taken_ns: int) -> None:
+        """Look, and tell what was found. Without the target there is nothing to look at."""
+        _require_room(context)
+        # Only here: a capture that may not read memory does without ctypes and its cost.
+        from leakcase_collector.heap.arenas import HeapNotFound, HeapUnsound
+        from leakcase_collector.heap.census import HeapInconsistent
+
+        try:
+            self._look(context, taken_ns)
+        except (HeapNotFound, HeapUnsound, HeapInconsistent) as error:
+            context.gap(error, error.gap_detail)
+
+    def _look(self, context: Context, taken_ns: int) -> None:
+        from leakcase_collector.heap.census import Budget
+        from leakcase_collector.heap.reachability import find_unreachable
+        from leakcase_collector.heap.roots import thread_states
+        from leakcase_collector.system import native
+        from leakcase_collector.system.memory import ProcessMemory
+
+        budget = Budget(_BYTES_LIMIT, _WALL_LIMIT_NS)
+        started_ns, started_cpu_ns = monotonic_ns(), thread_cpu_ns()
+        try:
+            memory = ProcessMemory(context.system, context.identity)
+        except (NotPermitted, NotSupported) as error:
+            context.gap(error, "mem")
+            return
+        with memory:
+            found = find_unreachable(
+                memory, budget, lambda: thread_states(context.system, context.pid), native.load()
+            )
+        swapped_bytes = _kib(context.system, f"/proc/{context.pid}/status", "VmSwap")
+        context.identity.require_alive()
+        context.emit(
+            unreachable_record(
+                taken_ns,
+                found,
+                _method(),
+                swapped_bytes=swapped_bytes,
+                read_bytes=budget.read_bytes,
+                cpu_ns=thread_cpu_ns() - started_cpu_ns,
+                duration_ns=monotonic_ns() - started_ns,
+            )
+        )
+
+
+def unreachable_record(
+    taken_ns: int,
+    found: Unreachable,
+    method: str,
+    swapped_bytes: Optional[int],
+    read_bytes: Optional[int],
+    cpu_ns: Optional[int],
+    duration_ns: Optional[int],
+) -> HeapUnreachable:
+    """The sums, and the classes of size."""
+    from leakcase_collector.heap.sizes import by_class
+
+    last = found.last
+    sizes = found.sizes()
+    direct = [block.size_bytes for block in found.blocks if not block.is_indirect]
+    classes = by_class(sizes)
+    return HeapUnreachable(
+        taken_ns,
+        method,
+        found.passes,
+        last.is_complete and not swapped_bytes,
+        looked_at_chunks=last.chunks,
+        looked_at_bytes=last.chunk_bytes,
+        unreachable_chunks=len(found.blocks),
+        unreachable_bytes=sum(size * count for size, count in sizes.items()),
+        direct_chunks=len(direct),
+        direct_bytes=sum(direct),
+        unsteady_chunks=found.unsteady_chunks,
+        root_bytes=last.root_bytes,
+        threads=last.threads,
+        running_threads=last.threads_running,
+        chunk_bytes=[smallest for smallest, _, _ in classes],
+        class_chunks=[chunks for _, chunks, _ in classes],
+        class_bytes=[held for _, _, held in classes],
+        skipped_bytes=last.skipped_bytes,
+        swapped_bytes=swapped_bytes,
+        read_bytes=read_bytes,
+        cpu_ns=cpu_ns,
+        duration_ns=duration_ns,
+    )
+
+
+def _anonymous_pages(context: Context) -> int:
+    statm = context.system.read_bytes(f"/proc/{context.pid}/statm").split()
+    return int(statm[1]) - int(statm[2]) if len(statm) > 2 else 0
+
+
+def _require_room(context: Context) -> None:
+    """OverBudget where our tables could take memory that the host has not to spare."""
+    tables_bytes = int(_anonymous_pages(context) * 4096 * _TABLES_SHARE)
+    available = _kib(context.system, "/proc/meminfo", "MemAvailable")
+    if available is not None and tables_bytes > available * _ROOM_SHARE:
+        raise OverBudget(
+            f"cannot look for unreachable memory: that may take {tables_bytes >> 20} MiB, and this "
+            f"host has {available >> 20} MiB left. Capture where there is more memory."
+        )
+
+
+def _kib(system: System, path: str, name: str) -> Optional[int]:
+    for found, number in _KIB_LINE.findall(system.read_text(path)):
+        if found == name:
+            return int(number) * 1024
+    return None
+
+
+def _method() -> str:
+    from leakcase_collector.system import native
+
+    return "python" if native.load() is None else "native"
