@@ -171,25 +171,20 @@ def _is_sound(state: tuple[int, ...]) -> bool:
     )
 
 
-def read_arenas(pages: ResidentPages, place: Place) -> list[Arena]:
-    """All arenas now, main_arena first. HeapUnsound where the ring does not hold together."""
+def arena_addresses(pages: ResidentPages, place: Place) -> list[int]:
+    """All arenas now, main_arena first. HeapUnsound where their ring does not hold together."""
     addresses = _ring(pages, place.address, place.layout)
-    arenas = [_read_arena(pages, at, place.layout, at == place.address) for at in addresses]
-    known = [arena for arena in arenas if arena is not None]
-    if not known or len(known) < len(arenas):
-        raise HeapUnsound(
-            "cannot take a census of the heap: its arenas do not fit together, because they change "
-            "or are damaged. Try again, or do without this source."
-        )
-    return known
+    if not addresses:
+        raise _unsound()
+    return addresses
 
 
-def _read_arena(
-    pages: ResidentPages, address: int, layout: ArenaLayout, is_main: bool
-) -> Arena | None:
+def read_arena(pages: ResidentPages, place: Place, address: int) -> Arena:
+    """An arena as it is now. HeapUnsound where its top is no chunk."""
+    layout, is_main = place.layout, address == place.address
     words = pages.words(address, layout.size_bytes // WORD_BYTES)
     if words is None:
-        return None
+        raise _unsound()
     top = words[layout.top_offset // WORD_BYTES]
     system_bytes = words[layout.next_offset // WORD_BYTES + 3]
     fastbins: tuple[int, ...] = ()
@@ -200,8 +195,15 @@ def _read_arena(
         return Arena(address, is_main, 0, 0, 0, fastbins)
     header = pages.words(top, 2) if top % HEADER_BYTES == 0 else None
     if header is None or header[1] & SIZE_MASK < MIN_CHUNK_BYTES:
-        return None
+        raise _unsound()
     return Arena(address, is_main, top, header[1] & SIZE_MASK, system_bytes, fastbins)
+
+
+def _unsound() -> HeapUnsound:
+    return HeapUnsound(
+        "cannot take a census of the heap: its arenas do not fit together, because they change, "
+        "are swapped out or damaged. Try again, or do without this source."
+    )
 
 
 def heaps_of(pages: ResidentPages, arena: Arena) -> list[tuple[int, int]]:

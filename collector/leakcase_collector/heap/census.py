@@ -264,7 +264,7 @@ def _take_out_cached(pages: ResidentPages, tour: Tour) -> None:
         # The rest of a list that changed while it was read: as many as its thread says.
         owner = _owner(ordered, home)
         if owner is not None and free.chunk_bytes is not None:
-            for _ in range(free.count - len(free.chunks)):
+            for _ in range(free.length - len(free.chunks)):
                 owner.take_out(free.chunk_bytes, is_fast)
 
 
@@ -277,6 +277,16 @@ def free_lists(pages: ResidentPages, tour: Tour) -> Iterator[tuple[bool, int, Fr
     for arena in tour.arenas:
         for free in fastbin_lists(pages, arena.fastbins):
             yield True, arena.top, free
+
+
+def cached_chunks(pages: ResidentPages, tour: Tour) -> Iterator[tuple[int, int, bool]]:
+    """(address, size, whether in a fastbin) of what is free and looks as if in use, each once."""
+    seen: set[int] = set()
+    for is_fast, _, free in free_lists(pages, tour):
+        for address, size in free.chunks:
+            if address not in seen:
+                seen.add(address)
+                yield address, size, is_fast
 
 
 def mapped_chunks(memory: Memory, budget: Budget, tour: Tour) -> list[MappedChunk]:

@@ -16,6 +16,27 @@ class ResidentPages:
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
         self._kept: dict[int, bytes | None] = {}
+        self._are_resident: dict[int, bool] = {}
+
+    def fresh_words(self, address: int, count: int) -> tuple[int, ...] | None:
+        """As `words`, read now though the page was read before: lists change while one looks."""
+        if not 0 < address < 1 << 47:
+            return None
+        last = (address + 8 * count - 1) // PAGE_BYTES
+        for number in range(address // PAGE_BYTES, last + 1):
+            if not self._is_resident(number):
+                return None
+        try:
+            return struct.unpack(f"={count}Q", self._memory.read(address, 8 * count))
+        except NotSupported:  # unmapped since
+            return None
+
+    def _is_resident(self, number: int) -> bool:
+        if number not in self._are_resident:
+            start = number * PAGE_BYTES
+            found = bool(self._memory.resident_runs(start, start + PAGE_BYTES))
+            self._are_resident[number] = found
+        return self._are_resident[number]
 
     def words(self, address: int, count: int) -> tuple[int, ...] | None:
         """`count` 64-bit words; None where one of them is not mapped or not in RAM."""
@@ -41,7 +62,7 @@ class ResidentPages:
         return self._kept[number]
 
     def _read(self, start: int) -> bytes | None:
-        if not self._memory.resident_runs(start, start + PAGE_BYTES):
+        if not self._is_resident(start // PAGE_BYTES):
             return None
         try:
             return self._memory.read(start, PAGE_BYTES)

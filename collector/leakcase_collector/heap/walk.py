@@ -22,7 +22,7 @@ from .resident import overlap, total
 from .walk_state import COUNTED_BYTES, DONE, FULL, Lists, Step, WalkState, new_state
 
 #: What is read at once. It bounds our memory, and how long the target's mmap lock is held.
-WINDOW_BYTES = 1 << 20
+WINDOW_BYTES = 4 << 20
 
 
 class Stretch(NamedTuple):
@@ -100,7 +100,7 @@ class Walker:
                 _lose(state, runs[at + 1][0])
             elif self._window(state, runs, at, walked, visit) == DONE:
                 break
-        _lose(state, stretch.end)
+        _close(state, stretch)
         walked.lost_bytes = state.lost_bytes + (stretch.end - state.lost if state.lost else 0)
         self._take_counts(walked)
         walked.free_chunks, walked.free_bytes = state.free_chunks, state.free_bytes
@@ -149,6 +149,15 @@ class Walker:
             if count:
                 walked.in_use[ALIGNMENT * index] = count
         ctypes.memset(counts.buffer_info()[0], 0, len(counts) * counts.itemsize)
+
+
+def _close(state: WalkState, stretch: Stretch) -> None:
+    """Nothing more can be read. A top that shrank since leaves nothing behind its last page."""
+    shrank = state.pending and state.position % PAGE_BYTES == 0 and not state.lost
+    if shrank and stretch.top_end == stretch.end:
+        state.found_top, state.found_top_bytes = state.pending, stretch.end - state.pending
+        state.pending, state.position = 0, stretch.end
+    _lose(state, stretch.end)
 
 
 def _lose(state: WalkState, position: int) -> None:
