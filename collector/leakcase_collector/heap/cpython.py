@@ -73,7 +73,12 @@ class Census(NamedTuple):
     duration_ns: int
 
 
-def count_objects(memory: Memory, image: PythonImage, lists_cpu_ns: int = _LISTS_CPU_NS) -> Census:
+def count_objects(
+    memory: Memory,
+    image: PythonImage,
+    lists_cpu_ns: int = _LISTS_CPU_NS,
+    pools_cpu_ns: int = _POOLS_CPU_NS,
+) -> Census:
     """Count the objects of the interpreter. NotSupported where its state has no known shape."""
     started_ns, started_cpu_ns = monotonic_ns(), thread_cpu_ns()
     blocks = ResidentBlocks(memory)
@@ -86,7 +91,7 @@ def count_objects(memory: Memory, image: PythonImage, lists_cpu_ns: int = _LISTS
     pools = find_pools(memory, Budget(_POOLS_CPU_NS, _WALL_NS))
     if pools is not None:
         known = KnownTypes(types, walker.heap_types, memory.mappings())
-        contents = look_into(memory, pools, known, _POOLS_CPU_NS)
+        contents = look_into(memory, pools, known, pools_cpu_ns)
         untracked = _scaled(pools, contents, contents.untracked)
         figures = _figures(pools, contents, untracked)
         if tracked.is_usable:

@@ -35,6 +35,8 @@ _HEADERS_A_LOOK = 4096
 #: Looked at first, to know the cost.
 _TRIAL_POOLS = 64
 _READS = 6
+#: Of a block that are looked at: PyGC_Head, two words of an instance, ob_refcnt, ob_type.
+_WORDS = 6
 _OFTEN = 4
 #: A reference count: above it is a pointer. Immortal objects of 3.12 and 3.13 have 2**32 - 1.
 _REFERENCES_MAX = 1 << 40
@@ -157,11 +159,18 @@ class KnownTypes:
 
     def find(self, address: int, times: int) -> Optional[PythonType]:
         """The type at `address`, a word that stands `times` times where one pool has types."""
-        if address not in self._heap_types and times < _OFTEN:
-            index = bisect_right(self._starts, address) - 1
-            if index < 0 or address >= self._ends[index]:
-                return None
-        return self._types.find(address)
+        if address in self._heap_types or self._is_data(address):
+            return self._types.find(address)
+        if times < _OFTEN:
+            return None
+        found = self._types.find(address)
+        if found is not None:
+            self._heap_types.add(address)
+        return found
+
+    def _is_data(self, address: int) -> bool:
+        index = bisect_right(self._starts, address) - 1
+        return index >= 0 and address < self._ends[index]
 
 
 class Contents:
@@ -181,7 +190,7 @@ class Contents:
         self.blocks += header.in_use
         step = header.block_bytes // 8
         start, end = HEADER_BYTES // 8, HEADER_BYTES // 8 + header.carved * step
-        for before in range(0, min(step - 1, 6), 2):
+        for before in range(0, min(step, _WORDS) - 1, 2):
             self._count(words[start:end], header.size_class, free, before)
 
     def _count(self, blocks: memoryview, size_class: int, done: bytearray, before: int) -> None:
@@ -217,11 +226,13 @@ def look_into(memory: Memory, pools: Pools, known: KnownTypes, cpu_ns: int) -> C
     total = len(pools.addresses)
     buffer = bytearray(pools.pool_bytes)
     started_ns = thread_cpu_ns()
-    trial = range(0, total, max(total // _TRIAL_POOLS, 1))
+    largest = max(total // _TRIAL_POOLS, 1)
+    trial = range(0, total, largest)
     for index in trial:
         _look(memory, pools.addresses[index], buffer, Contents(known))
     spent_ns = thread_cpu_ns() - started_ns
-    stride = max(-(-spent_ns * total // (len(trial) * max(cpu_ns - spent_ns, 1))), 1)
+    needed_ns = spent_ns * total // len(trial)
+    stride = min(-(-needed_ns // max(cpu_ns - spent_ns, 1)), largest) or 1
     contents = Contents(known, stride)
     for address in pools.addresses[stride // 2 :: stride]:
         _look(memory, address, buffer, contents)
@@ -229,7 +240,8 @@ def look_into(memory: Memory, pools: Pools, known: KnownTypes, cpu_ns: int) -> C
 
 
 def _look(memory: Memory, address: int, buffer: bytearray, contents: Contents) -> None:
-    """Read one pool; one that changes while it is read, so that its books disagree, is left out."""
+    """Read one pool. Left out: one that goes on changing while it is read, so that its books
+    disagree, and one that is not all in RAM."""
     view = memoryview(buffer)
     for _ in range(_READS):
         if memory.read_into(address, view[:HEADER_BYTES]) < HEADER_BYTES:
@@ -237,10 +249,12 @@ def _look(memory: Memory, address: int, buffer: bytearray, contents: Contents) -
         header = parse_header(buffer[:HEADER_BYTES], address, len(buffer))
         if header is None or not header.in_use:
             return
-        used = HEADER_BYTES + header.carved * header.block_bytes
-        # What lies behind was perhaps never touched; what was swapped out stays so.
+        # Up to the first words of the last block; what lies behind was perhaps never touched.
+        used = HEADER_BYTES + (header.carved - 1) * header.block_bytes
+        used += min(header.block_bytes, 8 * _WORDS)
+        # What is swapped out stays so; a page that the kernel moves just now comes back.
         if memory.resident_runs(address, address + used) != [(address, address + used)]:
-            return
+            continue
         if memory.read_into(address, view[:used]) < used:
             return
         if parse_header(buffer[:HEADER_BYTES], address, len(buffer)) != header:
