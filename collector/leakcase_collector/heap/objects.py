@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from leakcase_collector.system.memory import Memory, MemoryMapping
 
-from .census import Budget, HeapInconsistent, cached_chunks, mapped_chunks, walk_arenas
+from .census import Budget, HeapInconsistent, free_lists, mapped_chunks, walk_arenas
 from .contents import Mapped, label
 from .layout import HEADER_BYTES, IS_MMAPPED, SIZE_MASK, WORD_BYTES
 from .pages import ResidentPages
@@ -81,7 +81,8 @@ def look_into_blocks(
         pick.visit(array("Q", (chunk.header, chunk.end - chunk.start)), bytearray(8), 0, 0)
     pages = ResidentPages(memory)
     found = [*pick.words(), *_outside(pages, pick.outside)]
-    cached = {address: size for address, size, _ in cached_chunks(pages, tour)}
+    free = free_lists(pages, tour)
+    cached = {address: size for _, _, one in free for address, size in one.chunks}
     sampler = _Sampler(pages, names, Mapped(tour.mappings), cached)
     return Objects(
         _named(found, names),
