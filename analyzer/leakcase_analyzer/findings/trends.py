@@ -28,7 +28,7 @@ from leakcase_analyzer.series.persistence import Reason
 #: Why a series was judged as it was.
 REASONS: dict[Reason, str] = {
     "steady-floor": "the floor rose evenly through {blocks} stretches of time, to the end",
-    "steady-tail": "after a first phase the floor rose evenly through the second half",
+    "steady-tail": "after a first phase the floor rose evenly, to the end",
     "steady-in-use": "the total rises and falls, but what is in use rose evenly",
     "retention-growing": "what grew is free memory which the allocator keeps",
     "retention-level": "much of that is free memory which the allocator keeps",
