@@ -20,6 +20,7 @@ from leakcase_bundle.records import (
     Cost,
     Event,
     Gap,
+    HeapUnreachable,
     Limits,
     Loss,
     Mark,
@@ -129,6 +130,7 @@ class Evidence:
     socket_groups: FirstAndLast = FirstAndLast()
     heap: tuple[HeapLook, ...] = ()
     python: tuple[PythonLook, ...] = ()
+    unreachable: HeapUnreachable | None = None
     oom_kills: tuple[OomKill, ...] = ()
     gaps: tuple[Gap, ...] = ()
     losses: tuple[Loss, ...] = ()

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, TypeVar
 from leakcase_analyzer.columns import ColumnStore
 from leakcase_analyzer.evidence import Evidence, Reading
 from leakcase_analyzer.gather_groups import FirstAndLastStore, GpuStore, SnapshotStore, Window
-from leakcase_analyzer.gather_heap import HeapStore, PythonStore
+from leakcase_analyzer.gather_heap import HeapStore, PythonStore, is_sane
 from leakcase_bundle import Reader
 from leakcase_bundle import records as kinds
 
@@ -73,6 +73,7 @@ OF_THE_CAPTURE = (
     kinds.Event,
     kinds.Mark,
     kinds.OomKill,
+    kinds.HeapUnreachable,
 )
 
 #: How many records of one kind are kept; a real case holds far fewer.
@@ -174,6 +175,7 @@ class _Gathering:
             gpu=self._gpu.columns(window),
             heap=self._heap.looks(window),
             python=self._python.looks(window),
+            unreachable=self._unreachable(window),
             thread_groups=groups[kinds.ThreadGroup],
             descriptor_groups=groups[kinds.DescriptorGroup],
             socket_groups=groups[kinds.SocketGroup],
@@ -193,6 +195,10 @@ class _Gathering:
             return None
         before = self._series[kinds.StatusSeries].first_ns(-math.inf, window.start_ns)
         return 0.0 if before is None else (window.start_ns - before) / 1e9
+
+    def _unreachable(self, window: Window) -> kinds.HeapUnreachable | None:
+        found = [one for one in self._all(kinds.HeapUnreachable) if window.holds(one.taken_ns)]
+        return found[-1] if found and is_sane(found[-1]) else None
 
     def _all(self, cls: type[T]) -> tuple[T, ...]:
         return tuple(self._lists.get(cls, ()))

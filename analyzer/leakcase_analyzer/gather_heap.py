@@ -47,7 +47,7 @@ class _Drafts(Generic[T]):
 
     def begin(self, census: T) -> None:
         """A census's own record; what belongs to it follows."""
-        if not _is_sane(census):
+        if not is_sane(census):
             self.left_out += 1
             return
         self._by_number.pop(census.census, None)
@@ -58,7 +58,7 @@ class _Drafts(Generic[T]):
 
     def of(self, record: Any) -> _Draft[T] | None:
         """The census that a record belongs to; None, and counted, where there is none."""
-        found = self._by_number.get(record.census) if _is_sane(record) else None
+        found = self._by_number.get(record.census) if is_sane(record) else None
         self.left_out += found is None
         return found
 
@@ -147,7 +147,7 @@ def _sizes(sizes: HeapSizes | None) -> dict[int, Amount]:
     return {chunk: Amount(count, size) for chunk, count, size in list(rows)[:MOST_ENTRIES]}
 
 
-def _is_sane(record: Any) -> bool:
+def is_sane(record: Any) -> bool:
     """Whether a process can have such figures: a hostile case's may be negative, or too large."""
     for one in fields(record):
         value = getattr(record, one.name)

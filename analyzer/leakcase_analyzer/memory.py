@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from leakcase_analyzer.evidence import Evidence
+from leakcase_analyzer.evidence import Evidence, RegionKey, RegionSize
 from leakcase_analyzer.findings.books import Entry, at
+from leakcase_analyzer.findings.mapped_extent import FILE_KINDS
 from leakcase_analyzer.findings.tracks import anonymous_and_swap, books_of
 from leakcase_analyzer.kinds import STACK_KINDS
 
@@ -46,7 +47,7 @@ def split(evidence: Evidence) -> MemorySplit:
     python = None if look is None else look.python
     kept = None if look is None else look.kept_bytes
     parts = {
-        "mapped_file_bytes": status.last("rss_file_bytes"),
+        "mapped_file_bytes": _files(evidence, status.last("rss_file_bytes")),
         "shared_bytes": status.last("rss_shmem_bytes"),
         "stack_bytes": _stacks(evidence),
         "live_heap_bytes": None if heap is None else float(heap.in_use_bytes),
@@ -63,6 +64,7 @@ def split(evidence: Evidence) -> MemorySplit:
                 rest -= min(part, rest)
     return MemorySplit(
         resident_bytes=resident,
+        unreachable_bytes=_unreachable(evidence, parts["live_heap_bytes"]),
         swap_bytes=status.last("swap_bytes"),
         unexplained_bytes=rest,
         **parts,
@@ -80,9 +82,35 @@ def _last_look(evidence: Evidence) -> Entry | None:
     return last if abs(now - then) <= max(STILL_TRUE_BYTES, STILL_TRUE_SHARE * now) else None
 
 
-def _stacks(evidence: Evidence) -> float | None:
-    shots = [shot for shot in evidence.snapshots if shot.has_resident_sizes]
-    if not shots:
+def _unreachable(evidence: Evidence, live_bytes: float | None) -> float | None:
+    """What is leaked for certain, at most what is in use."""
+    found = evidence.unreachable
+    if found is None:
         return None
-    groups = shots[-1].groups()
+    leaked = float(found.unreachable_bytes)
+    return leaked if live_bytes is None else min(leaked, live_bytes)
+
+
+def _stacks(evidence: Evidence) -> float | None:
+    groups = _last_groups(evidence)
+    if groups is None:
+        return None
     return float(sum(s.rss_bytes or 0 for key, s in groups.items() if key[0] in STACK_KINDS))
+
+
+def _files(evidence: Evidence, file_bytes: float | None) -> float | None:
+    """Pages of files, and the private copies of those that the program has written to.
+
+    To the kernel the copies are anonymous: the data of the program and of its libraries.
+    """
+    groups = _last_groups(evidence)
+    if groups is None or file_bytes is None:
+        return file_bytes
+    return file_bytes + sum(
+        s.anonymous_bytes or 0 for key, s in groups.items() if key[0] in FILE_KINDS
+    )
+
+
+def _last_groups(evidence: Evidence) -> dict[RegionKey, RegionSize] | None:
+    shots = [shot for shot in evidence.snapshots if shot.has_resident_sizes]
+    return shots[-1].groups() if shots else None

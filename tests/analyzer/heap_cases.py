@@ -50,6 +50,8 @@ class Objects:
     has_pools: bool = True
     folded: tuple[int, int, int] = (0, 0, 0)
     """Types, objects and bytes that are not listed."""
+    walked: bool = True
+    """Whether the collector's lists could be walked; if not, all types are the pools'."""
 
 
 def see(case: Capture, seconds: float, heap: Heap) -> None:
@@ -142,10 +144,9 @@ def count(case: Capture, seconds: float, objects: Objects) -> None:
         kinds.PythonCensus(
             census=number,
             taken_ns=case.at(seconds),
-            tracked_complete=True,
-            tracked_objects=sum(objects_ for _, (objects_, _) in rows),
-            tracked_bytes=sum(size for _, (_, size) in rows),
-            frozen_objects=0,
+            tracked_complete=objects.walked,
+            tracked_objects=sum(n for _, (n, _) in rows) if objects.walked else None,
+            tracked_bytes=sum(size for _, (_, size) in rows) if objects.walked else None,
             lost_places=0,
             **pools,
         )
@@ -154,10 +155,36 @@ def count(case: Capture, seconds: float, objects: Objects) -> None:
         kinds.PythonTypes(
             number,
             [SymbolToken(name) for name, _ in rows],
-            ["gc"] * len(rows),
+            ["gc" if objects.walked else "pymalloc"] * len(rows),
             [objects_ for _, (objects_, _) in rows],
             [size for _, (_, size) in rows],
             *objects.folded,
+        )
+    )
+
+
+def leaked(case: Capture, *, chunk_bytes: int, chunks: int, complete: bool = True) -> None:
+    """What --reachability found at the end: blocks of one size, or none."""
+    size = chunk_bytes * chunks
+    case.extra.append(
+        kinds.HeapUnreachable(
+            taken_ns=case.at(case.seconds),
+            method="python",
+            passes=2,
+            complete=complete,
+            looked_at_chunks=100_000,
+            looked_at_bytes=30 * MIB,
+            unreachable_chunks=chunks,
+            unreachable_bytes=size,
+            direct_chunks=chunks,
+            direct_bytes=size,
+            unsteady_chunks=0,
+            root_bytes=MIB,
+            threads=1,
+            running_threads=0,
+            chunk_bytes=[chunk_bytes] if chunks else [],
+            class_chunks=[chunks] if chunks else [],
+            class_bytes=[size] if chunks else [],
         )
     )
 

@@ -19,6 +19,7 @@ from tests.analyzer.heap_cases import (
     allow,
     count,
     growing,
+    leaked,
     python_leak,
     see,
     spike_that_is_kept,
@@ -141,6 +142,18 @@ def test_use_that_comes_and_goes_within_kept_memory_is_retention(answer: Answer)
     for seconds, used in ((0, 10), (60, 40), (120, 30)):
         see(case, seconds, Heap(in_use=used * MIB, whole_pages=(100 - used) * MIB))
     assert answer(case).verdict.status == "retention"
+
+
+def test_memory_that_is_used_at_one_look_and_free_at_the_next_is_not_kept_for_nothing(
+    answer: Answer,
+) -> None:
+    case = allow(Capture())
+    case.anonymous_bytes = case.stable(110 * MIB)
+    for seconds, used in ((0, 95), (60, 10), (120, 5)):
+        see(case, seconds, Heap(in_use=used * MIB, whole_pages=(100 - used) * MIB))
+    analysis = answer(case)
+    assert analysis.verdict.status == "stable"
+    assert "at another look only 5.00 MiB were free" in reasons(analysis)
 
 
 def test_memory_that_malloc_does_not_know_leaves_the_verdict_to_the_series(
@@ -411,6 +424,64 @@ def test_a_type_that_was_not_listed_at_first_counts_only_where_it_had_hardly_any
     assert [one.name for one in answer(case).types] == ["Session"]
 
 
+def test_looks_that_walked_all_objects_are_compared_rather_than_those_that_did_not(
+    answer: Answer,
+) -> None:
+    grown = 255_000 * 120
+    before = Objects(types={"list": (100, 9_000)}, pools=8 * MIB, blocks=7 * MIB)
+    walked = Objects({"list": (200, 9_000 + grown)}, 8 * MIB + grown, 7 * MIB + grown)
+    not_walked = Objects({"list": (200, 11_200)}, walked.pools, walked.blocks, walked=False)
+
+    def seen(*looks: Objects) -> Analysis:
+        case = growing(255_000, runtime="cpython")
+        for seconds, look in zip((0, 110, 120), looks, strict=False):
+            count(case, seconds, look)
+        return answer(case)
+
+    assert seen(before, walked, not_walked).types[0].growth_bytes == grown
+    two = seen(before, not_walked)
+    assert two.types[0].count == 100
+    assert "objects of more than 512 bytes" in not_seen(two)
+
+
+# --- what nothing refers to -----------------------------------------------------------------------
+
+
+def test_blocks_that_nothing_refers_to_are_leaked_for_certain(answer: Answer) -> None:
+    case = leak_of_one_size()
+    assert "--reachability" in not_seen(answer(case))
+    leaked(case, chunk_bytes=224, chunks=100_000)
+    analysis = answer(case)
+    assert analysis.memory.unreachable_bytes == 22_400_000
+    assert known_parts(analysis) == analysis.memory.resident_bytes
+    assert "21.4 MiB in 100,000 blocks are leaked for certain" in reasons(analysis)
+    assert "100 % of that are blocks of 201 to 216 bytes" in reasons(analysis)
+    assert "still refers" not in not_seen(analysis)
+
+
+def test_what_leaked_before_the_capture_is_told_of_a_steady_process(answer: Answer) -> None:
+    case = allow(Capture())
+    see(case, 120, Heap(in_use=40 * MIB))
+    leaked(case, chunk_bytes=1040, chunks=10_000, complete=False)
+    analysis = answer(case)
+    assert analysis.verdict.status == "stable"
+    assert "9.92 MiB in 10,000 blocks are leaked for certain" in reasons(analysis)
+    assert "only referred to from there" in not_seen(analysis)
+
+
+def test_a_leak_of_what_is_still_referred_to_says_so(answer: Answer) -> None:
+    case = leak_of_one_size()
+    leaked(case, chunk_bytes=224, chunks=0)
+    assert "it is still kept" in reasons(answer(case))
+
+
+def test_a_search_that_did_not_come_about_says_why(answer: Answer) -> None:
+    case = leak_of_one_size()
+    case.extra.append(kinds.Gap(case.at(120), "reachability", "over-budget"))
+    lines = [line for line in not_seen(answer(case)).splitlines() if "still refers" in line]
+    assert len(lines) == 1 and "more than was allowed" in lines[0]
+
+
 # --- looks that are partial, missing or wrong -----------------------------------------------------
 
 
@@ -463,6 +534,12 @@ def test_a_census_that_was_not_to_be_had_says_why(
     analysis = answer(case)
     assert said in not_seen(analysis)
     assert analysis.heap is None and analysis.verdict.status == "leak"
+
+
+def test_another_allocator_is_named_as_the_reason(answer: Answer) -> None:
+    case = allow(heap_leak(allocator="jemalloc"))
+    case.extra.append(kinds.Gap(case.at(1), "heap-census", "not-supported", "heap-not-found"))
+    assert "its allocator is jemalloc" in not_seen(answer(case))
 
 
 def test_memory_that_nobody_allowed_to_read_is_one_blind_spot_and_not_three(

@@ -28,6 +28,7 @@ from leakcase_analyzer.findings.size_classes import size_classes
 from leakcase_analyzer.findings.sockets import sockets
 from leakcase_analyzer.findings.swap import swap
 from leakcase_analyzer.findings.threads import threads
+from leakcase_analyzer.findings.unreachable import unreachable
 
 FINDINGS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
     anonymous_memory,
@@ -43,6 +44,7 @@ FINDINGS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
     retention,
     size_classes,
     object_types,
+    unreachable,
     activity,
     bounds,
     limits,

@@ -9,7 +9,8 @@ from leakcase_analyzer.evidence import Evidence
 from leakcase_analyzer.findings.base import Finding, NotSeen
 from leakcase_analyzer.findings.tracks import ANONYMOUS, books_of
 from leakcase_analyzer.findings.trends import Knowledge, trend
-from leakcase_analyzer.sentences import Sentence, Size, say
+from leakcase_analyzer.sentences import Size, say
+from leakcase_analyzer.series.persistence import LEAST_RETENTION_SHARE
 
 #: Blocks in use that come to less than this, or than this share of what is kept, are at play.
 LEAST_IN_USE_BYTES = 1 << 20
@@ -21,9 +22,8 @@ def anonymous_memory(evidence: Evidence) -> Iterator[Finding]:
     found = trend(evidence, ANONYMOUS)
     if found is None:
         return
-    used_more = _used_more(evidence) if found.growth.reason == "retention-level" else None
-    if used_more is not None:
-        known = Knowledge(status="undecided", evidence_against=(used_more,))
+    known = _in_use_after_all(evidence) if found.growth.reason == "retention-level" else None
+    if known is not None:
         found = trend(evidence, ANONYMOUS, known) or found
     yield found
     status = evidence.columns("status")
@@ -36,21 +36,25 @@ def anonymous_memory(evidence: Evidence) -> Iterator[Finding]:
         )
 
 
-def _used_more(evidence: Evidence) -> Sentence | None:
-    """What is in use grew from look to look within memory that was kept free before.
+def _in_use_after_all(evidence: Evidence) -> Knowledge | None:
+    """What looks before the last say against it that memory which is free now is kept for nothing.
 
-    Resident memory cannot show such a leak until that room is used up.
+    It may be used again and again. Or what is in use grows within it: resident memory cannot show
+    such a leak until that room is used up.
     """
     entries = books_of(evidence).entries
+    kept = [entry.kept_bytes or 0 for entry in entries]
     used = [entry.in_use_bytes for entry in entries]
-    if len(used) < 2 or any(b < a for a, b in pairwise(used)):
-        return None
-    last = entries[-1]
+    if min(kept) < LEAST_RETENTION_SHARE * (min(kept) + max(used)):
+        room = say("at another look only {kept} were free: it is used again", kept=Size(min(kept)))
+        return Knowledge(status="stable", evidence_against=(room,))
     grown = used[-1] - used[0]
-    if grown < max(LEAST_IN_USE_BYTES, LEAST_IN_USE_SHARE * (last.kept_bytes or 0)):
-        return None
-    return say(
-        "within memory that was kept free, blocks in use grew by {grown} to {used}",
-        grown=Size(grown),
-        used=Size(used[-1]),
-    )
+    rises = all(a <= b for a, b in pairwise(used))
+    if rises and grown >= max(LEAST_IN_USE_BYTES, LEAST_IN_USE_SHARE * kept[-1]):
+        more = say(
+            "within memory that was kept free, blocks in use grew by {grown} to {used}",
+            grown=Size(grown),
+            used=Size(used[-1]),
+        )
+        return Knowledge(status="undecided", evidence_against=(more,))
+    return None

@@ -16,7 +16,12 @@ HEAP_PROBES = {
         "what malloc has in use and what it keeps free",
         "memory in use cannot be told from memory that was freed and kept by the allocator",
     ),
+    "heap-labels": ("what its blocks are", "C++ classes and contents are not named"),
     "python-types": ("its Python objects by type", "the types that grow are not known"),
+    "reachability": (
+        "whether anything still refers to what is in use",
+        "a leak cannot be told from a cache that still fills",
+    ),
 }
 #: Why not, where the collector said more than a reason.
 DETAILS = {
@@ -27,6 +32,8 @@ DETAILS = {
     "mem": "the kernel refused to open its memory",
     "pagemap": "the kernel does not tell which of its pages are in RAM",
 }
+#: Details that another allocator explains.
+NO_GLIBC = frozenset({"heap-not-glibc", "heap-not-found"})
 REASONS = {
     "not-permitted": "the collector was not permitted to read its memory",
     "target-gone": "the process had ended by then",
@@ -54,11 +61,18 @@ def blind_heap(evidence: Evidence) -> Iterator[Finding]:
             effect=say("the sizes and types that grow are not known"),
         )
     memory = trend(evidence, ANONYMOUS)
-    if looks and memory is not None and memory.rises:
+    asked = evidence.unreachable is not None or any(
+        gap.probe == "reachability" for gap in evidence.gaps
+    )
+    if looks and not asked and memory is not None and memory.rises:
+        what, effect = HEAP_PROBES["reachability"]
         yield NotSeen(
-            claim=say("whether anything still refers to what is in use"),
-            because=say("what refers to what was not looked at"),
-            effect=say("a leak cannot be told from a cache that still fills"),
+            claim=say(what),
+            because=say(
+                "it was not looked for ({option} was not part of this case)",
+                option=Code("--reachability"),
+            ),
+            effect=say(effect),
         )
 
 
@@ -70,10 +84,19 @@ def _gaps(evidence: Evidence) -> Iterator[Finding]:
     }
     for probe, reason, detail in sorted(found):
         what, effect = HEAP_PROBES[probe]
-        looks = evidence.heap if probe == "heap-census" else evidence.python
-        if looks:
+        if {"heap-census": evidence.heap, "python-types": evidence.python}.get(probe):
             what, effect = "at some looks, " + what, "the other looks were used"
-        yield NotSeen(claim=say(what), because=_why(reason, detail), effect=say(effect))
+        because = _other_allocator(evidence) if detail in NO_GLIBC else None
+        because = because or _why(reason, detail)
+        yield NotSeen(claim=say(what), because=because, effect=say(effect))
+
+
+def _other_allocator(evidence: Evidence) -> Sentence | None:
+    allocator = evidence.allocator
+    if allocator is None or allocator.kind == "glibc":
+        return None
+    name = Code(str(allocator.kind))
+    return say("its allocator is {name}, and only glibc's books can be read", name=name)
 
 
 def _why(reason: str, detail: str) -> Sentence:

@@ -25,9 +25,11 @@ REFERENCE_BYTES = 8
 def object_types(evidence: Evidence) -> Iterator[Finding]:
     """Growth by type between the first look and the last."""
     looks = evidence.python
+    # Where the lists could not be walked, what is larger than a pool's block is missing.
+    whole = [look for look in looks if look.total.tracked_bytes is not None]
     if len(looks) < 2:
         return
-    first, last = looks[0], looks[-1]
+    first, last = (whole[0], whole[-1]) if len(whole) > 1 else (looks[0], looks[-1])
     types = _types(first, last)
     if first.total.tracked_bytes is None or last.total.tracked_bytes is None:
         yield NotSeen(
@@ -38,7 +40,9 @@ def object_types(evidence: Evidence) -> Iterator[Finding]:
     grown = _growth_bytes(first, last)
     yield ObjectTypes(
         claim=_claim(types, grown),
-        evidence_for=tuple(_sentence(one) for one in types[1:MOST_NAMED]),
+        evidence_for=tuple(_sentence(one) for one in types[1:MOST_NAMED])
+        if grown >= LEAST_GROWTH_BYTES
+        else (),
         types=types,
         share=_share(evidence, first, last, grown),
         could_hold_all=_could_hold_all(evidence, grown),

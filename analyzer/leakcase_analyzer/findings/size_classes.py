@@ -84,6 +84,12 @@ def words(part: SizeGrowth) -> str:
     return f"blocks of {part.least_bytes:,} to {part.most_bytes:,} bytes"
 
 
+def class_words(chunk_bytes: int) -> str:
+    """The same, from the class's smallest chunk."""
+    least, most = requested(chunk_bytes)
+    return f"blocks of {least:,} to {most:,} bytes"
+
+
 def _claim(part: SizeGrowth) -> Sentence:
     return say(
         "{share} of the growth in use are " + words(part) + " ({count})",
