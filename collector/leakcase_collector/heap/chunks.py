@@ -10,7 +10,7 @@ from typing import NamedTuple
 from leakcase_collector.system.memory import Memory
 
 from . import step as python_step
-from .census import Budget, Tour, cached_chunks, mapped_chunks, walk_arenas
+from .census import Budget, Tour, free_lists, mapped_chunks, walk_arenas
 from .mapped import MappedChunk
 from .pages import ResidentPages
 from .walk_state import Step
@@ -49,7 +49,8 @@ class Listing:
 
     def chunks(self, memory: Memory, tour: Tour, mapped: Iterable[MappedChunk]) -> Chunks:
         """What was taken down, and given away here, without what is cached, and `mapped` ones."""
-        cached = sorted(address for address, _, _ in cached_chunks(ResidentPages(memory), tour))
+        lists = free_lists(ResidentPages(memory), tour)
+        cached = sorted({address for _, _, free in lists for address, _ in free.chunks})
         addresses, sizes = array("Q"), array("Q")
         pieces = [(array("Q", [c.header]), array("Q", [c.size_bytes])) for c in mapped]
         pieces += self.pieces
