@@ -214,7 +214,8 @@ class NativeMarking:
         return int(function(self._state, *arguments) or 0)
 
     def roots(self, content: bytearray, length: int) -> None:
-        self._call("roots", _address(content), length & ~7)
+        if length:
+            self._call("roots", _address(content), length & ~7)
 
     def scan(self, content: bytearray, base: int, length: int) -> None:
         if not self._call("scan", _address(content), base, length & ~7):

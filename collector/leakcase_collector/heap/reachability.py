@@ -13,6 +13,7 @@ import time
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Callable, NamedTuple, Optional
 
 from leakcase_collector.errors import OverBudget
@@ -21,9 +22,10 @@ from leakcase_collector.system.memory import PAGE_BYTES, Memory
 from . import step as python_step
 from .census import ATTEMPTS, Budget, HeapInconsistent, Tour, mapped_chunks, walk_arenas
 from .chunks import Chunks, Listing
-from .layout import ARENA_LAYOUTS, HEAP_ALIGNMENT
+from .layout import ARENA_LAYOUTS, HEADER_BYTES, HEAP_ALIGNMENT, SIZE_MASK
 from .mapped import is_complete
 from .marking import REFERRED, UNSEEN, Marking, NativeMarking, PythonMarking
+from .pages import ResidentPages
 from .roots import Span, ThreadState, root_spans
 from .walk_state import native_step
 
@@ -74,15 +76,24 @@ class Blocks:
         common = Blocks()
         others = zip(other.addresses, other.sizes, other.contents)
         theirs = next(others, None)
-        for address, size, content, mark in zip(*self._columns()):
-            while theirs is not None and theirs[0] < address:
+        for row in zip(*self._columns()):
+            while theirs is not None and theirs[0] < row[0]:
                 theirs = next(others, None)
-            if theirs == (address, size, content):
-                common.addresses.append(address)
-                common.sizes.append(size)
-                common.contents.append(content)
-                common.marks.append(mark)
+            if theirs == row[:3]:
+                common._append(row)
         return common
+
+    def without(self, is_unwanted: Callable[[int, int], bool]) -> Blocks:
+        """Those of whose address and size `is_unwanted` does not hold."""
+        wanted = Blocks()
+        for row in zip(*self._columns()):
+            if not is_unwanted(row[0], row[1]):
+                wanted._append(row)
+        return wanted
+
+    def _append(self, row: tuple[int, ...]) -> None:
+        for column, value in zip(self._columns(), row):
+            column.append(value)
 
 
 class Look(NamedTuple):
@@ -101,7 +112,7 @@ class Look(NamedTuple):
 class Unreachable(NamedTuple):
     """What no look found a reference to. The figures beside are those of the last look.
 
-    `unsteady_chunks`: how many were unreachable in the first look and not in all of them.
+    `unsteady_chunks`: how many were unreachable in the first look and do not count.
     """
 
     last: Look
@@ -172,7 +183,25 @@ def find_unreachable(
             blocks = common
             if is_steady:
                 break
+            blocks = blocks.without(partial(_is_listed_as_free, ResidentPages(memory)))
     return Unreachable(looks[-1], len(looks), len(looks[0].blocks) - len(blocks), blocks)
+
+
+def _is_listed_as_free(pages: ResidentPages, address: int, size: int) -> bool:
+    """Whether a chunk was freed into a list that could not be followed, as it changed meanwhile.
+
+    Its first word is then a link as 2.32 and later store it (PROTECT_PTR of malloc/malloc.c): to
+    nothing, or to a chunk of the same size.
+    """
+    at = address + HEADER_BYTES
+    words = pages.words(at, 1)
+    if words is None:
+        return False
+    link = words[0] ^ at >> 12
+    if not link:
+        return True
+    headers = [pages.words(link - lead, 2) for lead in (0, HEADER_BYTES) if link % 16 == 0]
+    return any(header is not None and header[1] & SIZE_MASK == size for header in headers)
 
 
 def look_once(
