@@ -17,7 +17,8 @@ from typing import Callable, NamedTuple, Optional, Protocol
 from leakcase_collector.system.memory import PAGE_BYTES, Memory
 
 from . import step as python_step
-from .layout import ALIGNMENT, MIN_CHUNK_BYTES
+from .layout import ALIGNMENT, MIN_CHUNK_BYTES, PREV_INUSE, SIZE_MASK
+from .pages import ResidentPages
 from .resident import overlap, total
 from .walk_state import COUNTED_BYTES, DONE, FULL, Lists, Step, WalkState, new_state
 
@@ -100,7 +101,8 @@ class Walker:
                 _lose(state, runs[at + 1][0])
             elif self._window(state, runs, at, walked, visit) == DONE:
                 break
-        _close(state, stretch)
+        _lose(state, stretch.end)
+        self._find_shrunk_top(state)
         walked.lost_bytes = state.lost_bytes + (stretch.end - state.lost if state.lost else 0)
         self._take_counts(walked)
         walked.free_chunks, walked.free_bytes = state.free_chunks, state.free_bytes
@@ -109,6 +111,16 @@ class Walker:
             walked.top_resident_bytes = overlap([_pages_of_top(walked)], runs)
         walked.closing_bytes, walked.resyncs = state.closing_bytes, state.resyncs
         return walked
+
+    def _find_shrunk_top(self, state: WalkState) -> None:
+        """Nothing was found behind a chunk that ends with a page: it is the top, trimmed since."""
+        if not state.lost or state.top_end != state.end:
+            return
+        header = ResidentPages(self._memory).words(state.lost, 2)
+        size = header[1] & SIZE_MASK if header is not None and header[1] & PREV_INUSE else 0
+        if size >= MIN_CHUNK_BYTES and (state.lost + size) % PAGE_BYTES == 0:
+            state.found_top, state.found_top_bytes = state.lost, state.end - state.lost
+            state.lost = 0
 
     def _window(
         self,
@@ -149,15 +161,6 @@ class Walker:
             if count:
                 walked.in_use[ALIGNMENT * index] = count
         ctypes.memset(counts.buffer_info()[0], 0, len(counts) * counts.itemsize)
-
-
-def _close(state: WalkState, stretch: Stretch) -> None:
-    """Nothing more can be read. A top that shrank since leaves nothing behind its last page."""
-    shrank = state.pending and state.position % PAGE_BYTES == 0 and not state.lost
-    if shrank and stretch.top_end == stretch.end:
-        state.found_top, state.found_top_bytes = state.pending, stretch.end - state.pending
-        state.pending, state.position = 0, stretch.end
-    _lose(state, stretch.end)
 
 
 def _lose(state: WalkState, position: int) -> None:
