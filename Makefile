@@ -9,8 +9,10 @@ export PYTHON
 export SOURCE_DATE_EPOCH ?= 1704067200
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-# Arguments for the tests to run, for the measurements, and how many captures `soak` kills.
+# Which tests to run and by how many workers (many only wait for a process that they watch);
+# arguments of the measurements; how many captures `soak` kills.
 TESTS :=
+WORKERS := 3
 ARGS :=
 KILLS := 200
 
@@ -28,7 +30,7 @@ demo: $(VENV)/leakcase.stamp ## watch a really leaking program for 45 s and say 
 	@$(PY) packaging/demo.py
 
 test: $(VENV)/tools.stamp ## run the whole test suite
-	$(PY) -m pytest -n auto --dist loadfile -m "not slow" $(TESTS)
+	$(PY) -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder -m "not slow" $(TESTS)
 
 check: $(VENV)/tools.stamp ## lint, formatting, types, oldest Python, rules of the architecture
 	$(BIN)/ruff check .

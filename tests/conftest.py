@@ -1,6 +1,10 @@
-"""What holds for every test: where LEAKCASE_CI=1 is set, a test that is skipped has failed.
+"""What holds for every test.
 
-A proof that silently does not run is no proof. Elsewhere a skip says what is missing here.
+Where LEAKCASE_CI=1 is set, a test that is skipped has failed: a proof that silently does not run
+is no proof. Elsewhere a skip says what is missing.
+
+Under pytest-xdist a file's tests stay together, as they may share a fixture that watches something
+for minutes, and those that wait more than they compute come first (--dist loadgroup).
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from typing import Any, Union
 import pytest
 
 STRICT = os.environ.get("LEAKCASE_CI") == "1"
+FIRST = ("live", "packaging")
 
 
 def _fail_if_skipped(report: Union[pytest.TestReport, pytest.CollectReport]) -> None:
@@ -31,3 +36,11 @@ def pytest_runtest_makereport() -> Generator[None, Any, None]:
 def pytest_make_collect_report() -> Generator[None, Any, None]:
     outcome = yield
     _fail_if_skipped(outcome.get_result())
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.parent.name not in FIRST)
+    if config.pluginmanager.hasplugin("xdist"):
+        for item in items:
+            group = item.nodeid if item.get_closest_marker("apart") else str(item.path)
+            item.add_marker(pytest.mark.xdist_group(group))
