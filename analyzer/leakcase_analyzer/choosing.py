@@ -41,6 +41,8 @@ class Choice:
     """What the quantity is still below, and may fill up to."""
     confidence: float = 0.0
     """At least this sure, by other evidence than the series'."""
+    headline: Sentence | None = None
+    """What is said first, where the usual words do not fit."""
 
 
 def choose(trends: Sequence[Trend], findings: Sequence[Finding]) -> Choice | None:

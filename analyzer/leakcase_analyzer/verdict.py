@@ -22,6 +22,7 @@ from leakcase_analyzer.findings.base import (
 from leakcase_analyzer.headline import headline
 from leakcase_analyzer.heap_reasons import heap_reasons
 from leakcase_analyzer.kinds import Kind, KindFound, first_of_type, kind_of, of_type
+from leakcase_analyzer.leaked import heed_references
 from leakcase_analyzer.sentences import Sentence, say
 from leakcase_analyzer.series.growth import FULL_WINDOW_SECONDS, Status
 from leakcase_analyzer.series.trigger import When
@@ -60,7 +61,7 @@ def weigh(evidence: Evidence, findings: Sequence[Finding]) -> Verdict:
     if choice is None:
         return _nothing_to_judge()
     kind = _kind(evidence, findings, choice)
-    choice = respect_bounds(choice, kind, findings)
+    choice = heed_references(respect_bounds(choice, kind, findings), findings)
     memory = _memory_behind(choice, trends)
     confidence = _confidence(choice, kind, findings)
     activity = [a for a in of_type(findings, Activity) if a.subject == choice.main.subject]
@@ -68,7 +69,8 @@ def weigh(evidence: Evidence, findings: Sequence[Finding]) -> Verdict:
         status=choice.status,
         kind=kind.kind,
         confidence=confidence,
-        headline=headline(
+        headline=choice.headline
+        or headline(
             choice.status,
             kind.kind,
             choice.main,
