@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import pytest
 
+from leakcase_collector.cli import build_parser
 from leakcase_collector.consent import LEVELS, Question, levels_given, parse_levels, settle
 from leakcase_collector.errors import UsageError
-from leakcase_collector.options import duration_ns, interval_ns, names, select_probes, share
+from leakcase_collector.options import (
+    duration_ns,
+    interval_ns,
+    names,
+    opted,
+    select_probes,
+    share,
+)
 from leakcase_collector.probes import PROBES
 from leakcase_collector.probes.base import Cadence, Prediction, Probe
 
@@ -60,10 +68,24 @@ def test_a_share_that_is_none_is_refused(text: str) -> None:
 
 def test_probes_are_chosen_by_name_in_the_registered_order() -> None:
     chosen = [p.name for p in select_probes(PROBES, None, ["regions", "gpu"])]
-    assert chosen == [p.name for p in PROBES if p.name not in ("regions", "gpu")]
+    left_out = ("regions", "gpu", "reachability")
+    assert chosen == [p.name for p in PROBES if p.name not in left_out]
     with pytest.raises(UsageError, match="no probe 'regoins'"):
         select_probes(PROBES, ["regoins"], [])
     assert names(["a,b", "c"]) == ["a", "b", "c"]
+
+
+def test_a_probe_with_an_option_of_its_own_runs_only_where_that_is_given() -> None:
+    def chosen(*arguments: str) -> bool:
+        given = build_parser().parse_args(["capture", *arguments])
+        wanted, unwanted = names(given.with_), names(given.without)
+        probes = select_probes(PROBES, wanted, unwanted, opted(given))
+        return "reachability" in [probe.name for probe in probes]
+
+    assert not chosen("4711")
+    assert chosen("4711", "--reachability")
+    assert chosen("4711", "--with", "reachability")
+    assert not chosen("4711", "--reachability", "--without", "reachability")
 
 
 def test_all_levels_never_include_a_dump() -> None:
