@@ -115,11 +115,12 @@ def _by_books(findings: Sequence[Finding], collected: bool) -> KindFound | None:
 
 
 def _native_blocks(types: ObjectTypes | None) -> tuple[Sentence, ...]:
-    if types is None or types.share is None:
+    if types is None or types.share is None or types.could_hold_all is not False:
         return ()
     return (
         say(
-            "malloc's blocks in use grow, and Python's objects are only {share} of that",
+            "malloc's blocks in use grow, and Python's objects are only {share} of that, "
+            "too few to refer to such blocks",
             share=Share(types.share),
         ),
     )

@@ -47,21 +47,14 @@ def split(evidence: Evidence) -> MemorySplit:
     python = None if look is None else look.python
     kept = None if look is None else look.kept_bytes
     parts = {
-        "mapped_file_bytes": _files(evidence, status.last("rss_file_bytes")),
+        "mapped_file_bytes": status.last("rss_file_bytes"),
         "shared_bytes": status.last("rss_shmem_bytes"),
         "stack_bytes": _stacks(evidence),
         "live_heap_bytes": None if heap is None else float(heap.in_use_bytes),
         "runtime_bytes": None if python is None else float(python.block_bytes),
         "kept_free_bytes": None if kept is None else float(kept),
     }
-    rest = None
-    if resident is not None:
-        rest = resident
-        # Taken a moment apart, the parts may exceed the whole: the later give way.
-        for name, part in parts.items():
-            if part is not None:
-                parts[name] = min(part, rest)
-                rest -= min(part, rest)
+    rest = None if resident is None else _cut_to(resident, parts, _private_copies(evidence))
     return MemorySplit(
         resident_bytes=resident,
         unreachable_bytes=_unreachable(evidence, parts["live_heap_bytes"]),
@@ -69,6 +62,25 @@ def split(evidence: Evidence) -> MemorySplit:
         unexplained_bytes=rest,
         **parts,
     )
+
+
+def _cut_to(resident: float, parts: dict[str, float | None], copies_bytes: float) -> float:
+    """Cut `parts` to what is resident, the later giving way; returns what is in none of them.
+
+    They were taken a moment apart, and may exceed the whole.
+    """
+    rest = resident
+    for name, part in parts.items():
+        if part is not None:
+            parts[name] = min(part, rest)
+            rest -= min(part, rest)
+    files = parts["mapped_file_bytes"]
+    if files is not None:
+        # Last, as an allocator's mapping that happens to follow a library's data counts as that.
+        copies = min(copies_bytes, rest)
+        parts["mapped_file_bytes"] = files + copies
+        rest -= copies
+    return rest
 
 
 def _last_look(evidence: Evidence) -> Entry | None:
@@ -98,17 +110,13 @@ def _stacks(evidence: Evidence) -> float | None:
     return float(sum(s.rss_bytes or 0 for key, s in groups.items() if key[0] in STACK_KINDS))
 
 
-def _files(evidence: Evidence, file_bytes: float | None) -> float | None:
-    """Pages of files, and the private copies of those that the program has written to.
+def _private_copies(evidence: Evidence) -> float:
+    """Private copies of files' pages that the program has written to, and what belongs to them.
 
-    To the kernel the copies are anonymous: the data of the program and of its libraries.
+    To the kernel they are anonymous: the data of the program and of its libraries.
     """
-    groups = _last_groups(evidence)
-    if groups is None or file_bytes is None:
-        return file_bytes
-    return file_bytes + sum(
-        s.anonymous_bytes or 0 for key, s in groups.items() if key[0] in FILE_KINDS
-    )
+    groups = _last_groups(evidence) or {}
+    return float(sum(s.anonymous_bytes or 0 for key, s in groups.items() if key[0] in FILE_KINDS))
 
 
 def _last_groups(evidence: Evidence) -> dict[RegionKey, RegionSize] | None:

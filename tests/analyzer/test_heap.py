@@ -288,6 +288,22 @@ def test_books_that_exceed_what_is_resident_at_the_end_are_cut_to_it(answer: Ans
     assert analysis.memory.unexplained_bytes == 0
 
 
+def test_what_a_program_wrote_to_its_own_files_pages_is_the_files_part(answer: Answer) -> None:
+    case = allow(Capture())
+    case.anonymous_bytes = case.stable(60 * MIB)
+    case.mappings = [
+        Mapping("library-data", 3 * MIB, 3 * MIB, path="/usr/lib/libc.so.6"),
+        Mapping("main-heap", 56 * MIB, 56 * MIB),
+    ]
+    without = answer(case).memory
+    see(case, 120, Heap(in_use=59 * MIB))
+    memory = answer(case).memory
+    assert without.mapped_file_bytes == 11 * MIB
+    # What the allocator knows to be its own is not a file's, wherever it is mapped.
+    assert memory.live_heap_bytes == pytest.approx(59 * MIB, abs=4096)
+    assert (memory.mapped_file_bytes or 0) < 10 * MIB and memory.unexplained_bytes == 0
+
+
 def test_a_look_that_is_no_longer_true_does_not_split_the_memory_at_the_end(
     answer: Answer,
 ) -> None:
