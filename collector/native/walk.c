@@ -13,6 +13,7 @@
 enum { MORE, DONE, FULL };
 enum { HEADER = 16, MIN_CHUNK = 32, HOPS = 6, LOOK_AHEAD = 0x310, TORN_LISTS = 2 };
 #define COUNTED UINT64_C(65536)
+#define GROWTH (UINT64_C(1) << 30)
 #define PREV_INUSE UINT64_C(1)
 #define FLAGS UINT64_C(7)
 
@@ -62,7 +63,7 @@ static inline uint64_t size_at(const struct leakcase_walk *s, const struct windo
     if (h & s->forbidden || size < MIN_CHUNK)
         return 0;
     if (size > s->end - p &&
-        !(s->top_end == s->end && h & PREV_INUSE && size <= INT64_MAX - p &&
+        !(s->top_end == s->end && h & PREV_INUSE && size - (s->end - p) <= GROWTH &&
           (p + size) % s->page_bytes == 0))
         return 0;
     return size;

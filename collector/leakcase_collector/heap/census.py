@@ -15,7 +15,7 @@ from leakcase_collector.system.clock import monotonic_ns
 from leakcase_collector.system.memory import PAGE_BYTES, Memory, MemoryMapping
 
 from . import step as python_step
-from .arenas import Arena, arena_addresses, find_main_arena, read_arena
+from .arenas import Arena, HeapNotFound, arena_addresses, find_main_arena, read_arena
 from .cached import FreeList, fastbin_lists, tcache_lists
 from .mapped import MappedChunk, Parameters, find_mapped_chunks, find_parameters, is_complete
 from .pages import ResidentPages
@@ -197,6 +197,8 @@ def take_census(memory: Memory, budget: Budget, step: Step = python_step.step) -
             "bytes do not fit together. They are swapped out, change too fast, or are damaged; "
             "try again when the program is idle."
         )
+    if not best.system_bytes and not best.mapped:  # set up, and never asked for a block
+        raise HeapNotFound(has_glibc=True)
     best.attempts = attempts
     return best
 

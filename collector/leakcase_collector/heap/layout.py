@@ -20,6 +20,8 @@ SIZE_MASK = ~7
 BIN_PAIRS = 127
 #: HEAP_MAX_SIZE on 64-bit machines, to which every heap of a further arena is aligned.
 HEAP_ALIGNMENT = 64 << 20
+#: A top is not believed to have grown by more while its arena was walked.
+GROWTH_BYTES = 1 << 30
 #: The longest run of bytes that must be seen together: see `TCACHES`.
 LOOK_AHEAD_BYTES = 0x310
 

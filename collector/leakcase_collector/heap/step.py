@@ -8,6 +8,7 @@ it was read) it looks for the next address from which several headers in a row f
 from __future__ import annotations
 
 from .layout import (
+    GROWTH_BYTES,
     HEADER_BYTES,
     LOOK_AHEAD_BYTES,
     MIN_CHUNK_BYTES,
@@ -65,8 +66,12 @@ class _View:
         size = head & SIZE_MASK
         if head & self.forbidden or size < MIN_CHUNK_BYTES:
             return 0
-        if p + size > self.end and not (
-            self.top_end == self.end and head & PREV_INUSE and (p + size) % self.page_bytes == 0
+        beyond = p + size - self.end
+        if beyond > 0 and not (
+            self.top_end == self.end
+            and head & PREV_INUSE
+            and beyond <= GROWTH_BYTES
+            and (p + size) % self.page_bytes == 0
         ):
             return 0
         return size

@@ -104,7 +104,10 @@ class ProcessMemory:
             raise translated(error, path, self._system.proc) from error
 
     def mappings(self) -> list[MemoryMapping]:
-        return parse_mappings(self._system.read_lines(f"{self._folder}/maps"))
+        found = parse_mappings(self._system.read_lines(f"{self._folder}/maps"))
+        if not found:  # as it is once a process has ended, though a zombie is left
+            self._identity.require_alive()
+        return found
 
     def read(self, address: int, size: int) -> bytes:
         content = bytearray(size)

@@ -176,7 +176,7 @@ static void trim(void)
 /* untouched: blocks of which hardly a page was ever written, and free memory given back. */
 static void untouched(void)
 {
-    mallopt(M_MMAP_THRESHOLD, 1 << 30);
+    mallopt(M_MMAP_THRESHOLD, 32 << 20);
     for (int i = 0; i < 50; i++)
         kept[kept_count++] = malloc(1000003);
     for (int i = 0; i < 50; i += 2)

@@ -20,7 +20,7 @@ from leakcase_collector.system.door import System
 from leakcase_collector.system.identity import ProcessIdentity
 from leakcase_collector.system.memory import ProcessMemory
 from tests.collector.heap.fetch_glibc import ROOT, libraries
-from tests.collector.system.started import started
+from tests.collector.system.started import is_running, started, wait_until
 
 _SOURCE = Path(__file__).with_name("subject.c")
 _FOLDER = ROOT / "build" / "subjects"
@@ -92,6 +92,11 @@ class Subject:
             assert line, "the program ended"
             lines.append(line.decode())
         return "".join(lines)
+
+    def kill(self) -> None:
+        """End it and wait until its memory is gone; it stays a zombie."""
+        self._process.kill()
+        wait_until(lambda: not is_running(self.pid))
 
     def census(self, step: Optional[Step] = None) -> Census:
         with self.memory() as memory:
