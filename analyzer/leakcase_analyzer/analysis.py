@@ -12,6 +12,8 @@ from leakcase_analyzer.evidence import Evidence
 from leakcase_analyzer.findings import find_all
 from leakcase_analyzer.findings.base import (
     Attribution,
+    ClassGrowth,
+    CppClasses,
     Finding,
     HeapState,
     NotSeen,
@@ -57,7 +59,7 @@ class Analysis:
     memory: MemorySplit
     heap: HeapState | None
     sizes: SizeClasses | None
-    types: tuple[TypeGrowth, ...]
+    types: tuple[TypeGrowth | ClassGrowth, ...]
     trends: tuple[Trend, ...]
     ruled_out: tuple[RuledOut, ...]
     not_seen: tuple[NotSeen, ...]
@@ -76,7 +78,6 @@ def judge_evidence(evidence: Evidence) -> Analysis:
     verdict = weigh(evidence, findings)
     blind = (*verdict.not_seen, *of_type(findings, NotSeen))
     limits = sorted(of_type(findings, TimeToLimit), key=lambda limit: limit.seconds)
-    types = first_of_type(findings, ObjectTypes)
     return Analysis(
         evidence=evidence,
         verdict=verdict,
@@ -84,7 +85,7 @@ def judge_evidence(evidence: Evidence) -> Analysis:
         memory=split(evidence),
         heap=first_of_type(findings, HeapState),
         sizes=first_of_type(findings, SizeClasses),
-        types=() if types is None else types.types,
+        types=_types(findings),
         trends=tuple(of_type(findings, Trend)),
         # That the verdict's own quantity is no leak is the verdict, not one cause among others.
         ruled_out=tuple(
@@ -97,6 +98,16 @@ def judge_evidence(evidence: Evidence) -> Analysis:
         time_to_limits=tuple(limits),
         actions=actions(evidence, findings, verdict),
     )
+
+
+def _types(findings: Sequence[Finding]) -> tuple[TypeGrowth | ClassGrowth, ...]:
+    """A runtime's types and C++ classes; those whose sizes are not known come last."""
+    types, classes = first_of_type(findings, ObjectTypes), first_of_type(findings, CppClasses)
+    found: tuple[TypeGrowth | ClassGrowth, ...] = (
+        *(types.types if types else ()),
+        *(classes.classes if classes else ()),
+    )
+    return tuple(sorted(found, key=lambda one: -(one.growth_bytes or 0)))
 
 
 def _growing(findings: Sequence[Finding]) -> list[Growing]:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from leakcase_analyzer.block_looks import BlockLook
 from leakcase_analyzer.columns import Columns
 from leakcase_analyzer.heap_looks import HeapLook, PythonLook
 from leakcase_bundle.records import (
@@ -130,6 +131,7 @@ class Evidence:
     socket_groups: FirstAndLast = FirstAndLast()
     heap: tuple[HeapLook, ...] = ()
     python: tuple[PythonLook, ...] = ()
+    blocks: tuple[BlockLook, ...] = ()
     unreachable: HeapUnreachable | None = None
     oom_kills: tuple[OomKill, ...] = ()
     gaps: tuple[Gap, ...] = ()

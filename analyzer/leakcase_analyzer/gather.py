@@ -8,6 +8,7 @@ from typing import Any, BinaryIO, TypeVar
 
 from leakcase_analyzer.columns import ColumnStore
 from leakcase_analyzer.evidence import Evidence, Reading
+from leakcase_analyzer.gather_blocks import BlockStore
 from leakcase_analyzer.gather_groups import FirstAndLastStore, GpuStore, SnapshotStore, Window
 from leakcase_analyzer.gather_heap import HeapStore, PythonStore, is_sane
 from leakcase_bundle import Reader
@@ -105,6 +106,7 @@ class _Gathering:
         self._gpu = GpuStore()
         self._heap = HeapStore()
         self._python = PythonStore()
+        self._blocks = BlockStore()
         self._groups = {
             cls: FirstAndLastStore()
             for cls in (kinds.ThreadGroup, kinds.DescriptorGroup, kinds.SocketGroup)
@@ -121,6 +123,8 @@ class _Gathering:
             kinds.HeapSizes: self._heap.add_sizes,
             kinds.PythonCensus: self._python.begin,
             kinds.PythonTypes: self._python.add_types,
+            kinds.HeapLabels: self._blocks.add_labels,
+            kinds.HeapClasses: self._blocks.add_classes,
         }
         for record in reader:
             take = takers.get(type(record))
@@ -175,6 +179,7 @@ class _Gathering:
             gpu=self._gpu.columns(window),
             heap=self._heap.looks(window),
             python=self._python.looks(window),
+            blocks=self._blocks.looks(window),
             unreachable=self._unreachable(window),
             thread_groups=groups[kinds.ThreadGroup],
             descriptor_groups=groups[kinds.DescriptorGroup],
@@ -206,7 +211,7 @@ class _Gathering:
     def _reading(self) -> Reading:
         reader = self._reader
         stores = self._series.values()
-        others = (self._snapshots, self._heap, self._python)
+        others = (self._snapshots, self._heap, self._python, self._blocks)
         return Reading(
             complete=reader.complete,
             truncated=reader.truncated,

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 
 from leakcase_analyzer.action import Action
 from leakcase_analyzer.evidence import Evidence
-from leakcase_analyzer.findings.base import Finding, HeapState, ObjectTypes
+from leakcase_analyzer.findings.base import CppClasses, Finding, HeapState, ObjectTypes
+from leakcase_analyzer.findings.cpp_classes import is_telling
 from leakcase_analyzer.findings.size_classes import words
 from leakcase_analyzer.heap_reasons import growing_sizes
 from leakcase_analyzer.kinds import first_of_type
@@ -117,6 +118,15 @@ def look_at_sizes_and_types(findings: Sequence[Finding], kind: str) -> Iterator[
                 call=Code("gc.get_referrers"),
             ),
             say("of the program's own types it grows most" if is_own else "it grows most"),
+        )
+    objects = first_of_type(findings, CppClasses)
+    if kind == "heap" and objects is not None and is_telling(objects.classes[0]):
+        yield Action(
+            say(
+                "look for where objects of C++ class {name} are made and not deleted",
+                name=Name(objects.classes[0].name),
+            ),
+            say("of all C++ classes with virtual functions it grows most"),
         )
     sizes = growing_sizes(findings)
     if kind == "heap" and sizes and sizes[0].share >= LEADING_SHARE:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from leakcase_analyzer.findings.base import (
+    CppClasses,
     Finding,
     HeapState,
     ObjectTypes,
     SizeClasses,
     SizeGrowth,
 )
+from leakcase_analyzer.findings.cpp_classes import is_telling
 from leakcase_analyzer.findings.retention import LEAST_GROWTH_BYTES, growth_in_words
 from leakcase_analyzer.kinds import HARDLY_ANY, first_of_type
 from leakcase_analyzer.sentences import Sentence
@@ -35,6 +37,10 @@ def heap_reasons(findings: Sequence[Finding], status: Status) -> Iterator[Senten
     if types is not None and rises:
         yield types.claim
         yield from types.evidence_for
+    objects = first_of_type(findings, CppClasses)
+    if objects is not None and rises and is_telling(objects.classes[0]):
+        yield objects.claim
+        yield from objects.evidence_for
     classes = first_of_type(findings, SizeClasses)
     if classes is not None and rises and growing_sizes(findings):
         yield classes.claim

@@ -16,6 +16,7 @@ from leakcase_analyzer.findings.blind_heap import blind_heap
 from leakcase_analyzer.findings.blind_spots import blind_spots
 from leakcase_analyzer.findings.bounds import bounds
 from leakcase_analyzer.findings.control_group import control_group
+from leakcase_analyzer.findings.cpp_classes import cpp_classes
 from leakcase_analyzer.findings.descriptors import descriptors
 from leakcase_analyzer.findings.file_mappings import file_mappings
 from leakcase_analyzer.findings.gpu_memory import gpu_memory
@@ -44,6 +45,7 @@ FINDINGS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
     retention,
     size_classes,
     object_types,
+    cpp_classes,
     unreachable,
     activity,
     bounds,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+from leakcase_analyzer.block_looks import Holding
 from leakcase_analyzer.columns import Floats
 from leakcase_analyzer.sentences import Sentence
 from leakcase_analyzer.series.growth import Growth, Status
@@ -159,6 +160,8 @@ class SizeGrowth:
     growth_bytes: float
     rate_per_second: float
     share: float
+    holding: Holding | None = None
+    """What most of these blocks are at the last look."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,6 +178,22 @@ class TypeGrowth:
     name: str
     count: int
     growth_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassGrowth:
+    """Objects of one C++ class that are more than at first; None: their sizes are not known."""
+
+    name: str
+    count: int
+    growth_bytes: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CppClasses(Finding):
+    """Which classes of C++ objects grow, the largest growth first; there is at least one."""
+
+    classes: tuple[ClassGrowth, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from leakcase_analyzer.evidence import Evidence
 from leakcase_analyzer.findings.base import Finding, NotSeen
@@ -82,9 +82,14 @@ def _gaps(evidence: Evidence) -> Iterator[Finding]:
         for gap in evidence.gaps
         if gap.probe in HEAP_PROBES and gap.reason != NOT_ASKED
     }
+    looks_of: dict[str, Sequence[object]] = {
+        "heap-census": evidence.heap,
+        "heap-labels": evidence.blocks,
+        "python-types": evidence.python,
+    }
     for probe, reason, detail in sorted(found):
         what, effect = HEAP_PROBES[probe]
-        if {"heap-census": evidence.heap, "python-types": evidence.python}.get(probe):
+        if looks_of.get(probe):
             what, effect = "at some looks, " + what, "the other looks were used"
         because = _other_allocator(evidence) if detail in NO_GLIBC else None
         because = because or _why(reason, detail)

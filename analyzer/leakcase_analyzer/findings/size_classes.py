@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from leakcase_analyzer.block_looks import LABELS, BlockLook, Holding
 from leakcase_analyzer.evidence import Evidence
 from leakcase_analyzer.findings.base import Finding, SizeClasses, SizeGrowth
 from leakcase_analyzer.findings.tracks import books_of
 from leakcase_analyzer.heap_looks import NOTHING, HeapLook
-from leakcase_analyzer.sentences import Count, Sentence, Share, Size, say
+from leakcase_analyzer.sentences import Count, Name, Sentence, Share, Size, say
 
 #: Classes with less of the growth than this are not named.
 LEAST_SHARE = 0.05
@@ -32,16 +33,19 @@ def size_classes(evidence: Evidence) -> Iterator[Finding]:
     looks = [look for look in looks if look.sizes]
     if len(looks) < 2:
         return
-    parts = _parts(looks[0], looks[-1])
+    parts = _parts(looks[0], looks[-1], evidence.blocks[-1] if evidence.blocks else None)
     if parts:
         yield SizeClasses(
             claim=_claim(parts[0]),
-            evidence_for=tuple(_sentence(part) for part in parts[1:]),
+            evidence_for=(
+                *(_sentence(part) for part in parts[1:]),
+                *(held_in_words(part, part.holding) for part in parts if part.holding is not None),
+            ),
             parts=parts,
         )
 
 
-def _parts(first: HeapLook, last: HeapLook) -> tuple[SizeGrowth, ...]:
+def _parts(first: HeapLook, last: HeapLook, blocks: BlockLook | None) -> tuple[SizeGrowth, ...]:
     span = last.seconds - first.seconds
     grown = {
         chunk: amount.size_bytes - first.sizes.get(chunk, NOTHING).size_bytes
@@ -58,6 +62,7 @@ def _parts(first: HeapLook, last: HeapLook) -> tuple[SizeGrowth, ...]:
             growth_bytes=grown[chunk],
             rate_per_second=grown[chunk] / span,
             share=grown[chunk] / total,
+            holding=None if blocks is None else blocks.holding(chunk),
         )
         for chunk in sorted(grown, key=lambda one: grown[one], reverse=True)[:MOST_PARTS]
         if grown[chunk] >= LEAST_SHARE * total
@@ -100,3 +105,13 @@ def _claim(part: SizeGrowth) -> Sentence:
 
 def _sentence(part: SizeGrowth) -> Sentence:
     return say(words(part) + " grew by {size}", size=Size(part.growth_bytes))
+
+
+def held_in_words(part: SizeGrowth, holding: Holding) -> Sentence:
+    """What most blocks of a class are."""
+    of_them = "{share} of the " + words(part)
+    share = Share(holding.share)
+    if holding.class_name is not None:
+        name = Name(holding.class_name)
+        return say(of_them + " are objects of C++ class {name}", share=share, name=name)
+    return say(of_them + f" hold {LABELS[holding.label]}", share=share)

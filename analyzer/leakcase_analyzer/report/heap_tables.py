@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from leakcase_analyzer.analysis import Analysis
+from leakcase_analyzer.block_looks import LABELS, Holding
 from leakcase_analyzer.evidence import Evidence
 from leakcase_analyzer.heap_looks import kept_bytes, used_bytes
 from leakcase_analyzer.report.units import PLAIN, Style, count, share, signed_size, size
@@ -48,8 +49,9 @@ def arena_rows(evidence: Evidence) -> list[tuple[str, str, str, str, str]]:
     ]
 
 
-def size_rows(analysis: Analysis) -> list[tuple[str, str, str, str]]:
-    """Size that the program asks for, more blocks, more bytes, share of all that classes grew."""
+def size_rows(analysis: Analysis, style: Style = PLAIN) -> list[tuple[str, str, str, str, str]]:
+    """Size that the program asks for, more blocks, more bytes, share of all that classes grew,
+    what most of the blocks hold."""
     parts = () if analysis.sizes is None else analysis.sizes.parts
     return [
         (
@@ -57,9 +59,15 @@ def size_rows(analysis: Analysis) -> list[tuple[str, str, str, str]]:
             f"{part.count:+,}",
             signed_size(part.growth_bytes),
             share(part.share),
+            "" if part.holding is None else _held(part.holding, style),
         )
         for part in parts
     ]
+
+
+def _held(holding: Holding, style: Style) -> str:
+    name = holding.class_name
+    return f"{LABELS[holding.label] if name is None else style.name(name)} ({share(holding.share)})"
 
 
 def type_rows(analysis: Analysis, style: Style = PLAIN) -> list[tuple[str, str, str]]:

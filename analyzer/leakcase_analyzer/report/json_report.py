@@ -157,6 +157,13 @@ def _heap(analysis: Analysis) -> dict[str, Any] | None:
                 "most_bytes": part.most_bytes,
                 "count_delta": part.count,
                 "bytes_delta": part.growth_bytes,
+                "holds": None
+                if part.holding is None
+                else {
+                    "label": part.holding.label,
+                    "class": part.holding.class_name,
+                    "share": part.holding.share,
+                },
             }
             for part in (() if sizes is None else sizes.parts)
         ],

@@ -77,7 +77,7 @@ def _view(analysis: Analysis) -> dict[str, Any]:
         "memory": facts.memory_parts(analysis),
         "heap": heap_line(analysis),
         "arenas": arena_rows(evidence),
-        "sizes": size_rows(analysis),
+        "sizes": [(*figures, Markup(held)) for *figures, held in size_rows(analysis, MARKDOWN)],
         "types": [(Markup(name), *figures) for name, *figures in type_rows(analysis, MARKDOWN)],
         "limits": [_sentence(limit.claim) for limit in analysis.time_to_limits],
         "reasons": [_sentence(reason) for reason in verdict.reasons],
