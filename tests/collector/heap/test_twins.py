@@ -174,6 +174,21 @@ def test_a_damaged_heap_never_adds_up_to_more_than_there_is(seed: int, c_step: A
     check_sum(walked, end)
 
 
+@pytest.mark.parametrize(("sound", "goes_on"), [(5, False), (6, True)])
+def test_a_lost_walk_goes_on_where_six_headers_fit_together(
+    sound: int, goes_on: bool, c_step: Any
+) -> None:
+    out = bytearray()
+    for index in range(64):
+        wrong = index % (sound + 1) == 3 and index < 40
+        out += struct.pack("=QQ", 0, 0xFFF1 if wrong else 65) + bytes(48)
+    out += struct.pack("=QQ", 0, 4096 | 1) + bytes(4080)
+    stretch = Stretch(BASE, BASE + len(out), BASE + len(out), NON_MAIN_ARENA)
+    for step in (python_step, c_step):
+        walked = Walker(Bytes(bytes(out)), Unbounded(), step).walk(stretch)
+        assert (walked.resyncs > 1) == goes_on
+
+
 def test_noise_is_not_taken_for_a_heap(c_step: Any) -> None:
     content = random.Random(7).randbytes(1 << 20)
     stretch = Stretch(BASE, BASE + len(content), BASE + len(content), NON_MAIN_ARENA)
