@@ -70,37 +70,49 @@ class PythonPick:
     def __init__(self, ranges: Sequence[tuple[int, int]], samples: int = SAMPLES) -> None:
         self.dropped = 0
         self.outside = array("Q")
-        self._starts = [start for start, _ in ranges]
-        self._ends = [end for _, end in ranges]
+        bounds = ranges or [(0, 0)]
+        self._starts = [start for start, _ in bounds]
+        self._ends = [end for _, end in bounds]
         self._samples = samples
-        self._words: dict[tuple[int, int], list[int]] = {}
-        self._classes: dict[int, _Sample] = {}
+        self._classes: dict[int, _Class] = {}
+        self._by_size: dict[int, _Class] = {}
+        self._anywhere = _Class()
+        self._different_words = 0
 
     def visit(self, listed: array[int], content: bytearray, base: int, length: int) -> None:
         words = memoryview(content)[: length & ~7].cast("Q")
         first, last = base - HEADER_BYTES, base + length - HEADER_BYTES - WORD_BYTES
+        by_size, lowest, highest = self._by_size, self._starts[0], self._ends[-1]
         for address, size in zip(listed[::2], listed[1::2]):
-            key = size_class(size)
-            kept = self._classes.get(key)
+            kept = by_size.get(size)
             if kept is None:
-                kept = self._classes[key] = _Sample()
-            kept.add(address, size, self._samples)
+                kept = by_size[size] = self._class_of(size)
+            if not kept.seen % kept.stride:
+                kept.add(address, self._samples)
+            kept.seen += 1
+            kept.size_bytes += size
             if first <= address <= last:
                 word = words[(address - first) >> 3]
-                if word and self._is_within(word):
-                    self._count(word, key, size)
+                entry = kept.words.get(word)
+                if entry is not None:
+                    entry[0] += 1
+                    entry[1] += size
+                elif lowest <= word < highest and self._is_within(word):
+                    self._count(kept, word, size)
             else:
                 self.outside.extend((address, size))
 
     def scan(self, content: bytearray, length: int) -> None:
         lowest, highest = self._starts[0], self._ends[-1]
+        kept = self._anywhere
         for word in struct.unpack_from(f"={length // WORD_BYTES}Q", content):
             if lowest <= word < highest and self._is_within(word):
-                self._count(word, 0, 0)
+                self._count(kept, word, 0)
 
     def words(self) -> Iterator[WordCount]:
-        for (word, key), (count, size) in self._words.items():
-            yield WordCount(word, key, count, size)
+        for key, kept in (*self._classes.items(), (0, self._anywhere)):
+            for word, (count, size) in kept.words.items():
+                yield WordCount(word, key, count, size)
 
     def classes(self) -> Iterator[SizeClass]:
         for key in sorted(self._classes):
@@ -111,34 +123,35 @@ class PythonPick:
         at = bisect_right(self._starts, word) - 1
         return at >= 0 and word < self._ends[at]
 
-    def _count(self, word: int, key: int, size: int) -> None:
-        entry = self._words.get((word, key))
+    def _class_of(self, size: int) -> _Class:
+        return self._classes.setdefault(size_class(size), _Class())
+
+    def _count(self, kept: _Class, word: int, size: int) -> None:
+        entry = kept.words.get(word)
         if entry is None:
-            if len(self._words) >= MOST_WORDS:
+            if self._different_words >= MOST_WORDS:
                 self.dropped += 1
                 return
-            entry = self._words[word, key] = [0, 0]
+            self._different_words += 1
+            entry = kept.words[word] = [0, 0]
         entry[0] += 1
         entry[1] += size
 
 
-class _Sample:
-    """Of one class of size."""
+class _Class:
+    """Of one class of size; `words`: how many blocks begin with which, and their bytes."""
 
     def __init__(self) -> None:
         self.seen = self.size_bytes = 0
+        self.stride = 1
         self.addresses: list[int] = []
-        self._stride = 1
+        self.words: dict[int, list[int]] = {}
 
-    def add(self, address: int, size: int, most: int) -> None:
-        number = self.seen
-        self.seen += 1
-        self.size_bytes += size
-        if number % self._stride:
-            return
+    def add(self, address: int, most: int) -> None:
+        """Sample one more block; where there is no room for it, every second one goes."""
         if len(self.addresses) == most:
             del self.addresses[1::2]
-            self._stride *= 2
-            if number % self._stride:
+            self.stride *= 2
+            if self.seen % self.stride:
                 return
         self.addresses.append(address)

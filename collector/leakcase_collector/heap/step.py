@@ -7,6 +7,8 @@ it was read) it looks for the next address from which several headers in a row f
 
 from __future__ import annotations
 
+from array import array
+
 from .layout import (
     GROWTH_BYTES,
     HEADER_BYTES,
@@ -145,8 +147,12 @@ def _quick(state: WalkState, lists: Lists, view: _View, last: int) -> None:
     end = state.top_end if p < state.top_end else state.end
     if not pending or state.pending_is_tcache:
         return
-    # Chunks that are counted and nothing else: not listed, and no page lies wholly within.
-    ordinary = min(state.page_bytes, state.listed_from_bytes)
+    # Chunks that are counted, perhaps listed, and nothing else: no page lies wholly within.
+    is_listing = not state.listed_from_bytes
+    ordinary = state.page_bytes if is_listing else min(state.page_bytes, state.listed_from_bytes)
+    # One place is left for the closer look.
+    most = 2 * (state.capacity - state.listed - 1)
+    listed: list[int] = []
     used = used_bytes = free = free_bytes = 0
     while p <= last:
         index = (p - base) >> 3
@@ -154,12 +160,14 @@ def _quick(state: WalkState, lists: Lists, view: _View, last: int) -> None:
         size = head & SIZE_MASK
         if head & forbidden or size < MIN_CHUNK_BYTES or p + size >= end:
             break
-        if size in _TCACHE_BYTES or before >= ordinary:
+        if size in _TCACHE_BYTES or before >= ordinary or len(listed) >= most:
             break
         if head & PREV_INUSE:
             counts[before >> 4] += 1
             used += 1
             used_bytes += before
+            if is_listing:
+                listed += (pending, before)
         elif words[index] == before:
             free += 1
             free_bytes += before
@@ -167,6 +175,8 @@ def _quick(state: WalkState, lists: Lists, view: _View, last: int) -> None:
             break
         pending, before = p, size
         p += size
+    lists.listed[2 * state.listed : 2 * state.listed + len(listed)] = array("Q", listed)
+    state.listed += len(listed) // 2
     state.position, state.pending, state.pending_bytes = p, pending, before
     state.in_use_chunks += used
     state.in_use_bytes += used_bytes

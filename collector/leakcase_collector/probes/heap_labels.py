@@ -24,8 +24,8 @@ _BYTES_LIMIT = 64 << 30
 #: Of memory without known blocks, which is looked at word by word; beyond it a sample is.
 _WORDS_LIMIT_BYTES = {"native": 2 << 30, "python": 128 << 20}
 # Measured on a 2 GHz-class core: the sample's contents, and the walk over a page by each twin.
-_START_CPU_NS = 300 * NS_PER_MS
-_PAGE_CPU_NS = {"native": 4_000, "python": 60_000}
+_START_CPU_NS = 100 * NS_PER_MS
+_PAGE_CPU_NS = {"native": 3_000, "python": 35_000}
 
 
 class HeapLabelsProbe(Probe):
