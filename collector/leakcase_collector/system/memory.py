@@ -101,6 +101,8 @@ class ProcessMemory:
         try:
             return os.open(f"{self._system.proc}{path[5:]}", os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
+            if error.errno == errno.ESRCH:  # of a zombie, too
+                self._identity.require_alive()
             raise translated(error, path, self._system.proc) from error
 
     def mappings(self) -> list[MemoryMapping]:

@@ -12,8 +12,8 @@ from typing import Optional
 import pytest
 
 from leakcase_collector.errors import NotSupported
-from leakcase_collector.heap.arenas import HeapNotFound
-from leakcase_collector.heap.census import Budget, HeapInconsistent, take_census
+from leakcase_collector.heap.arenas import HeapNotFound, HeapUnsound
+from leakcase_collector.heap.census import Budget, take_census
 from leakcase_collector.system.memory import MemoryMapping
 
 DATA, HEAP = 0x7F0000000000, 0x555555000000
@@ -141,9 +141,9 @@ def test_a_layout_that_is_not_known_is_refused_rather_than_guessed() -> None:
         take_census(Double(moved, made.read(HEAP, 0x21000)), Budget(1 << 40, 1 << 40))
 
 
-def test_a_heap_that_was_overwritten_up_to_its_top_is_refused() -> None:
+def test_a_heap_whose_top_was_overwritten_is_refused() -> None:
     made = double("2.28")
     heap = bytearray(made.read(HEAP, 0x21000))
     heap[0x300:0x3000] = bytes(0x2D00)
-    with pytest.raises(HeapInconsistent):
+    with pytest.raises(HeapUnsound):
         take_census(Double(made.read(DATA, 0x2000), bytes(heap)), Budget(1 << 40, 1 << 40))

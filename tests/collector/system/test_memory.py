@@ -135,6 +135,10 @@ def test_a_process_that_ended_is_gone() -> None:
         wait_until(lambda: b") Z" in Path(f"/proc/{pid}/stat").read_bytes())
         with pytest.raises(TargetGone):
             memory.read(start, 4)
+        with pytest.raises(TargetGone):
+            memory.mappings()
+        with pytest.raises(TargetGone):
+            ProcessMemory(System(), memory._identity)
 
 
 def test_a_process_that_executes_another_program_is_told_from_one_that_ended() -> None:
