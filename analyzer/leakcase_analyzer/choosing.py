@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from leakcase_analyzer.findings.base import Bound, Finding, Trend
 from leakcase_analyzer.kinds import KindFound, of_type, per_thread, threads_explain
 from leakcase_analyzer.sentences import Sentence, say
+from leakcase_analyzer.series.confidence import confidence
 from leakcase_analyzer.series.growth import FULL_WINDOW_SECONDS, WATCH_FACTOR, Status
 
 #: A program needs memory beside what it bounds: from this share of a bound on it is reached, and
@@ -82,8 +83,11 @@ def _beside(main: Trend, leaks: Sequence[Trend]) -> tuple[Sentence, ...]:
 
 
 def _retention(trends: Sequence[Trend]) -> Choice | None:
-    kept = [trend for trend in trends if trend.status == "retention"]
-    return Choice("retention", kept[0]) if kept else None
+    kept = next((trend for trend in trends if trend.status == "retention"), None)
+    if kept is None:
+        return None
+    sure = confidence("retention", kept.growth.window_seconds, books_agree=True)
+    return Choice("retention", kept, confidence=sure)
 
 
 def _undecided(trends: Sequence[Trend]) -> Choice | None:
