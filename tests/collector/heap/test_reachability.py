@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from leakcase_collector.system import native
 from leakcase_collector.system.door import System
 from leakcase_collector.system.identity import ProcessIdentity
 from leakcase_collector.system.memory import ProcessMemory
+from tests.collector.heap import subjects
+from tests.collector.heap.subjects import VERSIONS
 from tests.collector.system.started import started
 
 HERE = Path(__file__).parent
@@ -141,6 +144,17 @@ def test_sixteen_threads_that_move_and_free_lists_lose_nothing(tmp_path: Path) -
         found = [looked(pid, find_unreachable, native.load()) for _ in range(3)]
     assert [len(one.blocks) for one in found] == [0, 0, 0]
     assert max(one.passes for one in found) > 1, "single looks were mistaken: else this proves none"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_blocks_that_stacks_and_data_refer_to_are_found_under_every_glibc(version: str) -> None:
+    if subjects.program(version) is None:
+        pytest.skip(f"glibc {version} could not be fetched")
+    with subjects.subject("idle", 3, version=version) as running, running.memory() as memory:
+        threads = partial(thread_states, System(), running.pid)
+        look = look_once(memory, Budget(1 << 40, 60_000_000_000), threads, native.load())
+    assert look.chunks > 15_000
+    assert list(look.blocks) == []
 
 
 def test_a_block_that_is_lost_between_two_looks_does_not_count_yet(tmp_path: Path) -> None:
