@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from itertools import combinations
 from typing import NamedTuple, Protocol
 
 from leakcase_collector.system.memory import PAGE_BYTES, Memory, MemoryMapping
@@ -24,6 +25,8 @@ _INT = (1 << 32) - 1
 _PADDINGS = (0, *(alignment - HEADER_BYTES for alignment in (32, 64, 128, 256, 512, 1024, 2048)),
              PAGE_BYTES - HEADER_BYTES)  # fmt: skip
 _SCAN_BYTES = 1 << 20
+_LOOK_ALIKES = 2
+_CHUNKS_COMPARED = 1000
 
 
 class Parameters(NamedTuple):
@@ -99,7 +102,25 @@ def find_mapped_chunks(
             _scan(memory, spending, pages, (start, end), found)
             if _is_all(found, known):
                 break
+        _drop_look_alikes(found, known)
     return [found[start] for start in sorted(found)]
+
+
+def _drop_look_alikes(found: dict[int, MappedChunk], known: Parameters) -> None:
+    """Two words of other memory may look like a header: where the allocator's own figures fit
+    without one or two of what was found, and in one way only, those are none."""
+    excess = len(found) - known.mapped_chunks
+    excess_bytes = sum(chunk.end - chunk.start for chunk in found.values()) - known.mapped_bytes
+    if not 0 < excess <= _LOOK_ALIKES or len(found) > _CHUNKS_COMPARED:
+        return
+    ways = [
+        chunks
+        for chunks in combinations(found.values(), excess)
+        if sum(chunk.end - chunk.start for chunk in chunks) == excess_bytes
+    ]
+    if len(ways) == 1:
+        for chunk in ways[0]:
+            del found[chunk.start]
 
 
 def _is_all(found: dict[int, MappedChunk], known: Parameters) -> bool:
