@@ -18,6 +18,7 @@ _POINTER_SHARE = 0.5
 _LEAST_RANDOM_BYTES = 48
 #: Of the different byte values that so many random bytes have on average.
 _RANDOM_VALUES_SHARE = 0.85
+_WITHIN_A_CHARACTER = bytes(range(0x80, 0xC0))
 _CONTROL = frozenset(range(32)) - frozenset(b"\t\n\r") | {127}
 
 
@@ -56,6 +57,8 @@ class Mapped:
 def _is_text(used: bytes) -> bool:
     """Whether a run of printable UTF-8 from its beginning covers most of it."""
     text = used.split(b"\0", 1)[0]
+    # The look begins and ends somewhere, perhaps within a character of up to four bytes.
+    text = text[:3].lstrip(_WITHIN_A_CHARACTER) + text[3:]
     if len(text) < max(_LEAST_TEXT_BYTES, _TEXT_SHARE * len(used)):
         return False
     if not _CONTROL.isdisjoint(text):
@@ -63,7 +66,6 @@ def _is_text(used: bytes) -> bool:
     try:
         text.decode("utf-8")
     except UnicodeDecodeError as error:
-        # The look ends somewhere, perhaps within a character of up to four bytes.
         return error.reason == "unexpected end of data" and len(text) - error.start < 4
     return True
 

@@ -1,10 +1,12 @@
 // A program whose blocks are known: objects of many kinds of classes, text, zeros, random bytes,
 // pointers. It prints "ready", and for every line that it reads it adds objects and prints "ready".
+// With an argument, so many threads make and delete objects of one more class all the time.
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <string>
+#include <thread>
 #include <unistd.h>
 #include <vector>
 
@@ -52,6 +54,22 @@ struct Hidden : acme::Base {
     int run() override { return 8; }
     long more[50] = {};
 };
+
+struct Passing : acme::Base {
+    int run() override { return 9; }
+    char more[110] = {};
+};
+
+void churn()
+{
+    static constexpr size_t most = 3000;
+    std::vector<acme::Base *> mine(most);
+    for (size_t i = 0;; i = (i * 7 + 1) % most) {
+        delete mine[i];
+        mine[i] = new Passing();
+        free(malloc(24 + i));
+    }
+}
 
 }  // namespace
 
@@ -109,7 +127,7 @@ static void add_blocks(int count)
     }
 }
 
-int main()
+int main(int count, char **arguments)
 {
     kept.reserve(1 << 20);
     add<acme::Session>(2000);
@@ -125,6 +143,8 @@ int main()
         gone.push_back(new acme::Session());
     for (acme::Session *one : gone)
         delete one;
+    for (int i = count > 1 ? atoi(arguments[1]) : 0; i > 0; i--)
+        std::thread(churn).detach();
     for (;;) {
         puts("ready");
         fflush(stdout);

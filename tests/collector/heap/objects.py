@@ -39,7 +39,17 @@ def built(folder: Path, *flags: str, compiler: str = "g++") -> str:
         pytest.skip(f"{compiler} is not installed")
     program = folder / "objects"
     source = Path(__file__).with_name("objects.cpp")
-    command = [compiler, "-std=c++17", "-O2", "-s", *flags, "-o", str(program), str(source)]
+    command = [
+        compiler,
+        "-std=c++17",
+        "-O2",
+        "-s",
+        "-pthread",
+        *flags,
+        "-o",
+        str(program),
+        str(source),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     if done.returncode:
         pytest.skip(f"{compiler} {' '.join(flags)} does not build here")
@@ -67,9 +77,9 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(program: str, **options: Any) -> Iterator[Running]:
+def running(program: str, *arguments: str, **options: Any) -> Iterator[Running]:
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with started([program], **pipes, **options) as process:
+    with started([program, *arguments], **pipes, **options) as process:
         yield Running(process)
 
 

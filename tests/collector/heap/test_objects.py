@@ -126,6 +126,17 @@ def test_the_twins_tell_the_same(target: Running, monkeypatch: pytest.MonkeyPatc
     assert len(in_c.records) == len(in_python.records) == 2
 
 
+def test_objects_that_stay_are_counted_while_other_threads_churn(program: str, twin: str) -> None:
+    with running(program, "2") as one:
+        context = looked(one.pid)
+    record = context.emitted(HeapClasses)[0]
+    found = counts(record, tuple(CLASSES))
+    for name, count in CLASSES.items():
+        assert abs(found[name] - count) <= 0.02 * count + 1
+    passing = counts(record)["N12_GLOBAL__N_17PassingE"]
+    assert 0 < passing <= 1.05 * 2 * 3000
+
+
 @pytest.mark.parametrize("name", ("jemalloc", "tcmalloc_minimal", "mimalloc"))
 def test_under_another_allocator_every_object_is_found(program: str, name: str) -> None:
     folder = Path("/usr/lib/x86_64-linux-gnu")
