@@ -30,7 +30,7 @@ demo: $(VENV)/leakcase.stamp ## watch a really leaking program for 45 s and say 
 	@$(PY) packaging/demo.py
 
 test: $(VENV)/tools.stamp ## run the whole test suite
-	$(PY) -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder -m "not slow" $(TESTS)
+	$(PY) -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder -m "not slow" $(TESTS)
 
 check: $(VENV)/tools.stamp ## lint, formatting, types, oldest Python, rules of the architecture
 	$(BIN)/ruff check .

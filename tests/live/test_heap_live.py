@@ -28,7 +28,7 @@ STAGGER_SECONDS = 0.5
 MARGIN_SECONDS = 60
 
 # One worker has all of them: they share one fixture, which takes more than a minute.
-pytestmark = [pytest.mark.live, pytest.mark.xdist_group("heap")]
+pytestmark = pytest.mark.live
 
 Answer = dict[str, Any]
 
@@ -88,6 +88,15 @@ def test_a_heap_leak_names_the_size_of_block_that_grows(
     seconds = answer["heap"]["change"]["seconds"]
     assert size["count_delta"] / seconds == pytest.approx(leaked.blocks_per_second, rel=0.05)
     assert f"blocks of {size['least_bytes']:,} to {size['most_bytes']:,} bytes" in said(answer)
+
+
+def test_a_leak_of_cpp_objects_names_their_class(answers: dict[str, Future[Answer]]) -> None:
+    answer = answers["cpp-object-leak"].result()
+    grown = {one["name"]: one["count_delta"] for one in answer["types"]}
+    assert grown["(anonymous namespace)::Session"] == pytest.approx(797 * CAPTURE_SECONDS, rel=0.05)
+    held = answer["heap"]["sizes"][0]["holds"]
+    assert held["class"] == "(anonymous namespace)::Session" and held["share"] > 0.99
+    assert "(anonymous namespace)::Session" in said(answer)
 
 
 def test_direct_mappings_are_none_of_the_heaps(answers: dict[str, Future[Answer]]) -> None:

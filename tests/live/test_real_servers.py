@@ -35,7 +35,7 @@ FORGOTTEN_BYTES_PER_HOUR = (
 NO_LEAK = frozenset({"stable", "bounded", "retention", "undecided"})
 
 # The tests of this file share one fixture, which takes two minutes: under pytest-xdist they belong
-# on one worker (--dist loadfile).
+# on one worker (tests/conftest.py).
 pytestmark = pytest.mark.live
 
 

@@ -31,7 +31,7 @@ MARGIN_SECONDS = 45
 ANALYSES_AT_A_TIME = 2
 
 # The tests of this file share one fixture, which takes two minutes: under pytest-xdist they belong
-# on one worker (--dist loadfile).
+# on one worker (tests/conftest.py).
 pytestmark = pytest.mark.live
 
 Answer = dict[str, Any]

@@ -16,7 +16,6 @@ from tests.live.collecting import analyze, of_kind, python_child, read
 from tests.packaging import built
 from tests.packaging.pythons import interpreters, others
 
-pytestmark = pytest.mark.apart
 NEEDED_BY_TESTS = ("pytest>=7.4", "hypothesis>=6.90")
 SUITES = ("tests/bundle", "tests/collector")
 
