@@ -87,7 +87,7 @@ def test_one_look_at_the_end_tells_retention_where_hardly_anything_is_in_use(
     analysis = answer(kept)
     assert analysis.verdict.status == "retention"
     assert analysis.verdict.confidence >= 0.6
-    assert "no more than 5.00 MiB can be in use" in reasons(analysis)
+    assert "no more than 5.00 MiB, all that is, can be in use" in reasons(analysis)
     assert answer(used).verdict.status == "bounded"
 
 

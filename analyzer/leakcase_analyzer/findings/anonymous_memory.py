@@ -59,7 +59,7 @@ def _freed_again(evidence: Evidence, found: Trend) -> Knowledge | None:
     if last.in_use_bytes > HARDLY_IN_USE * grown:
         return None
     freed = say(
-        "of {grown} that were added no more than {used} can be in use: all of the heap's is no more",
+        "of {grown} that were added no more than {used}, all that is, can be in use",
         grown=Size(grown),
         used=Size(last.in_use_bytes),
     )
