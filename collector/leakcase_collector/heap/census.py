@@ -6,7 +6,6 @@ and counted, and the walk is repeated while that is much. What is told is the be
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -17,11 +16,12 @@ from leakcase_collector.system.memory import PAGE_BYTES, Memory, MemoryMapping
 from . import step as python_step
 from .arenas import Arena, HeapNotFound, arena_addresses, find_main_arena, read_arena
 from .cached import FreeList, fastbin_lists, tcache_lists
+from .counts import ArenaCount, Census
 from .mapped import MappedChunk, Parameters, find_mapped_chunks, find_parameters, is_complete
 from .pages import ResidentPages
 from .resident import total
 from .stretches import heap_stretches, main_stretches
-from .walk import Visit, Walked, Walker
+from .walk import Visit, Walker
 from .walk_state import Step
 
 ATTEMPTS = 4
@@ -35,110 +35,6 @@ class HeapInconsistent(CollectorError):
     """The heap's chunks do not fit together: damaged, or changing faster than it can be read."""
 
     gap_detail = "heap-inconsistent"
-
-
-@dataclass
-class ArenaCount:
-    """What one arena holds. All but `system_bytes` add up to it where `is_complete`."""
-
-    is_main: bool
-    system_bytes: int
-    heaps: int = 0
-    in_use: Counter[int] = field(default_factory=Counter)
-    cached_chunks: int = 0
-    cached_bytes: int = 0
-    fast_chunks: int = 0
-    fast_bytes: int = 0
-    free_chunks: int = 0
-    free_bytes: int = 0
-    top_bytes: int = 0
-    overhead_bytes: int = 0
-    resyncs: int = 0
-    resident_bytes: int = 0
-    free_resident_bytes: int = 0
-    top_resident_bytes: int = 0
-
-    @property
-    def in_use_chunks(self) -> int:
-        return sum(self.in_use.values())
-
-    @property
-    def in_use_bytes(self) -> int:
-        return sum(size * count for size, count in self.in_use.items())
-
-    @property
-    def accounted_bytes(self) -> int:
-        freed = self.cached_bytes + self.fast_bytes + self.free_bytes
-        return self.in_use_bytes + freed + self.top_bytes + self.overhead_bytes
-
-    @property
-    def skipped_bytes(self) -> int:
-        return max(self.system_bytes - self.accounted_bytes, 0)
-
-    @property
-    def is_complete(self) -> bool:
-        return self.accounted_bytes == self.system_bytes
-
-    def add(self, walked: Walked) -> None:
-        """Book one stretch of it."""
-        self.heaps += 1
-        self.in_use.update(walked.in_use)
-        self.free_chunks += walked.free_chunks
-        self.free_bytes += walked.free_bytes
-        self.top_bytes += walked.top_bytes
-        self.overhead_bytes += walked.closing_bytes
-        self.resyncs += walked.resyncs
-        self.resident_bytes += walked.resident_bytes
-        self.free_resident_bytes += walked.free_resident_bytes
-        self.top_resident_bytes += walked.top_resident_bytes
-
-    def take_out(self, size: int, is_fast: bool) -> None:
-        """A chunk that looked as if in use is in a list of free ones."""
-        if not self.in_use[size]:
-            return  # It changed hands between the walk and now.
-        self.in_use[size] -= 1
-        if is_fast:
-            self.fast_chunks += 1
-            self.fast_bytes += size
-        else:
-            self.cached_chunks += 1
-            self.cached_bytes += size
-
-
-@dataclass
-class Census:
-    """All arenas, in the allocator's order, and the mapped chunks."""
-
-    arenas: list[ArenaCount]
-    mapped: list[MappedChunk]
-    #: None where the allocator's own count of mapped chunks was not found.
-    mapped_is_complete: bool | None
-    mapped_resident_bytes: int
-    attempts: int = 1
-
-    @property
-    def system_bytes(self) -> int:
-        return sum(arena.system_bytes for arena in self.arenas)
-
-    @property
-    def skipped_bytes(self) -> int:
-        return sum(arena.skipped_bytes for arena in self.arenas)
-
-    @property
-    def is_complete(self) -> bool:
-        return bool(self.mapped_is_complete) and all(arena.is_complete for arena in self.arenas)
-
-    @property
-    def mapped_bytes(self) -> int:
-        return sum(chunk.end - chunk.start for chunk in self.mapped)
-
-    def in_use_sizes(self) -> Counter[int]:
-        """How many chunks of each size are in use, mapped ones (by their pages) among them."""
-        sizes: Counter[int] = Counter()
-        for arena in self.arenas:
-            sizes.update({size: count for size, count in arena.in_use.items() if count})
-        sizes.update(chunk.end - chunk.start for chunk in self.mapped)
-        return sizes
 
 
 class Budget:
@@ -279,16 +175,6 @@ def free_lists(pages: ResidentPages, tour: Tour) -> Iterator[tuple[bool, int, Fr
     for arena in tour.arenas:
         for free in fastbin_lists(pages, arena.fastbins):
             yield True, arena.top, free
-
-
-def cached_chunks(pages: ResidentPages, tour: Tour) -> Iterator[tuple[int, int, bool]]:
-    """(address, size, whether in a fastbin) of what is free and looks as if in use, each once."""
-    seen: set[int] = set()
-    for is_fast, _, free in free_lists(pages, tour):
-        for address, size in free.chunks:
-            if address not in seen:
-                seen.add(address)
-                yield address, size, is_fast
 
 
 def mapped_chunks(memory: Memory, budget: Budget, tour: Tour) -> list[MappedChunk]:

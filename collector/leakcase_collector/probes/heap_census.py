@@ -11,7 +11,8 @@ from leakcase_collector.system.clock import NS_PER_MS, NS_PER_SECOND, monotonic_
 from .base import Cadence, Context, Prediction, Probe
 
 if TYPE_CHECKING:
-    from leakcase_collector.heap.census import ArenaCount, Budget, Census
+    from leakcase_collector.heap.census import Budget
+    from leakcase_collector.heap.counts import ArenaCount, Census
     from leakcase_collector.heap.walk_state import Step
 
 #: The largest by what they have from the kernel, at begin and finish; in between the sums alone.

@@ -13,7 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple, Optional
 
-from leakcase_collector.heap.census import Budget, Census, take_census
+from leakcase_collector.heap.census import Budget, take_census
+from leakcase_collector.heap.counts import Census
 from leakcase_collector.heap.steps import best_step
 from leakcase_collector.heap.walk_state import Step
 from leakcase_collector.system.door import System

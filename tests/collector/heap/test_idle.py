@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from leakcase_collector.heap.census import Budget, Census
+from leakcase_collector.heap.census import Budget
 from leakcase_collector.heap.chunks import in_use_chunks
+from leakcase_collector.heap.counts import Census
 from leakcase_collector.heap.step import step as python_step
 from leakcase_collector.heap.steps import best_step
 from tests.collector.heap.subjects import VERSIONS, Info, Subject, parse_info, program, subject
