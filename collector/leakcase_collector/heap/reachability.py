@@ -139,10 +139,11 @@ class Walk(NamedTuple):
         return self.lost_bytes > max(share * held, PAGE_BYTES)
 
 
-class Twin(NamedTuple):
-    """What looks: the library of the native part, or None for Python alone."""
+class Means(NamedTuple):
+    """What may be used: the native part, if it is there, and so much memory of the host's."""
 
     library: Optional[ctypes.CDLL]
+    room_bytes: Optional[int] = None
 
     def walk(self, memory: Memory, budget: Budget) -> Walk:
         step = python_step.step if self.library is None else native_step(self.library)
@@ -150,9 +151,17 @@ class Twin(NamedTuple):
         return Walk(walk_arenas(memory, budget, step, listing.visit), listing)
 
     def marking(self, chunks: Chunks, spans: list[Span]) -> Marking:
+        in_use_bytes = sum(chunks.sizes)
+        tables_bytes = in_use_bytes // 2
+        if self.room_bytes is not None and tables_bytes > self.room_bytes:
+            raise OverBudget(
+                f"cannot look for unreachable memory: that may take {tables_bytes >> 20} MiB, "
+                f"and of this host's memory {self.room_bytes >> 20} MiB may be used. Capture where "
+                "there is more."
+            )
         if self.library is not None:
             return NativeMarking(chunks, spans, self.library)
-        if sum(chunks.sizes) > PYTHON_LIMIT_BYTES:
+        if in_use_bytes > PYTHON_LIMIT_BYTES:
             raise OverBudget(
                 "cannot look for unreachable memory: that takes too long for so large a heap "
                 "without the native part. Install where there is a C compiler."
@@ -164,7 +173,7 @@ def find_unreachable(
     memory: Memory,
     budget: Budget,
     read_threads: Callable[[], list[ThreadState]],
-    library: Optional[ctypes.CDLL],
+    means: Means,
     pause_seconds: float = PAUSE_SECONDS,
 ) -> Unreachable:
     """Two looks, or three where what seemed unreachable turned out not to be.
@@ -172,12 +181,12 @@ def find_unreachable(
     Nothing moves in a core file: there `pause_seconds` is 0, and one look is enough. Errors: those
     of `take_census`.
     """
-    looks = [look_once(memory, budget, read_threads, library)]
+    looks = [look_once(memory, budget, read_threads, means)]
     blocks = looks[0].blocks
     if pause_seconds and len(blocks):
         for _ in range(2):
             time.sleep(pause_seconds)
-            looks.append(look_once(memory, budget, read_threads, library))
+            looks.append(look_once(memory, budget, read_threads, means))
             common = looks[-1].blocks.also_in(blocks)
             is_steady = len(common) == len(blocks)
             blocks = common
@@ -208,11 +217,10 @@ def look_once(
     memory: Memory,
     budget: Budget,
     read_threads: Callable[[], list[ThreadState]],
-    library: Optional[ctypes.CDLL],
+    means: Means,
 ) -> Look:
     """One marking of everything, from the roots as they are now."""
-    twin = Twin(library)
-    walk = _walk(memory, budget, twin)
+    walk = _walk(memory, budget, means)
     tour = walk.tour
     mapped = mapped_chunks(memory, budget, tour)
     gaps = list(_gaps(walk)) if walk.lost_bytes else []
@@ -222,7 +230,7 @@ def look_once(
     heap += [(chunk.start, chunk.end) for chunk in mapped]
     chunks = walk.listing.chunks(memory, tour, blocks)
     spans = _whole_pages(heap)
-    marking = twin.marking(chunks, spans)
+    marking = means.marking(chunks, spans)
     _scan(memory, budget, marking, spans)
     threads = read_threads()
     holes = sorted([*heap, *_own_structures(tour)])
@@ -245,12 +253,12 @@ def look_once(
     )
 
 
-def _walk(memory: Memory, budget: Budget, twin: Twin) -> Walk:
-    best = twin.walk(memory, budget)
+def _walk(memory: Memory, budget: Budget, means: Means) -> Walk:
+    best = means.walk(memory, budget)
     for _ in range(ATTEMPTS - 1):
         if not best.lost_more_than(_GOOD_SHARE) or budget.is_half_spent:
             break
-        again = twin.walk(memory, budget)
+        again = means.walk(memory, budget)
         best = again if again.lost_bytes < best.lost_bytes else best
     if best.lost_more_than(_USELESS_SHARE):
         raise HeapInconsistent(

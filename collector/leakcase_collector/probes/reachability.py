@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Optional
 
 from leakcase_bundle.records import HeapUnreachable
-from leakcase_collector.errors import NotPermitted, NotSupported, OverBudget
+from leakcase_collector.errors import NotPermitted, NotSupported
 from leakcase_collector.system.clock import NS_PER_MS, NS_PER_SECOND, monotonic_ns, thread_cpu_ns
 from leakcase_collector.system.door import System
 
@@ -20,8 +20,7 @@ _BYTES_LIMIT = 512 << 30
 # Of resident anonymous memory, for two looks on a 2 GHz-class core.
 _START_CPU_NS = 60 * NS_PER_MS
 _PAGE_CPU_NS = {"native": 40_000, "python": 1_200_000}
-#: Of the target's anonymous memory, what our tables may become; of what the host has left.
-_TABLES_SHARE, _ROOM_SHARE = 0.5, 0.5
+_ROOM_SHARE = 0.5
 _KIB_LINE = re.compile(r"^(VmSwap|MemAvailable):\s+(\d+) kB$", re.MULTILINE)
 
 
@@ -43,7 +42,6 @@ class ReachabilityProbe(Probe):
 
     def finish(self, context: Context, taken_ns: int) -> None:
         """Look, and tell what was found. Without the target there is nothing to look at."""
-        _require_room(context)
         # Only here: a capture that may not read memory does without ctypes and its cost.
         from leakcase_collector.heap.arenas import HeapNotFound, HeapUnsound
         from leakcase_collector.heap.census import HeapInconsistent
@@ -55,7 +53,7 @@ class ReachabilityProbe(Probe):
 
     def _look(self, context: Context, taken_ns: int) -> None:
         from leakcase_collector.heap.census import Budget
-        from leakcase_collector.heap.reachability import find_unreachable
+        from leakcase_collector.heap.reachability import Means, find_unreachable
         from leakcase_collector.heap.roots import thread_states
         from leakcase_collector.system import native
         from leakcase_collector.system.memory import ProcessMemory
@@ -67,9 +65,10 @@ class ReachabilityProbe(Probe):
         except (NotPermitted, NotSupported) as error:
             context.gap(error, "mem")
             return
+        means = Means(native.load(), _room_bytes(context.system))
         with memory:
             found = find_unreachable(
-                memory, budget, lambda: thread_states(context.system, context.pid), native.load()
+                memory, budget, lambda: thread_states(context.system, context.pid), means
             )
         swapped_bytes = _kib(context.system, f"/proc/{context.pid}/status", "VmSwap")
         context.identity.require_alive()
@@ -133,15 +132,10 @@ def _anonymous_pages(context: Context) -> int:
     return int(statm[1]) - int(statm[2]) if len(statm) > 2 else 0
 
 
-def _require_room(context: Context) -> None:
-    """OverBudget where our tables could take memory that the host has not to spare."""
-    tables_bytes = int(_anonymous_pages(context) * 4096 * _TABLES_SHARE)
-    available = _kib(context.system, "/proc/meminfo", "MemAvailable")
-    if available is not None and tables_bytes > available * _ROOM_SHARE:
-        raise OverBudget(
-            f"cannot look for unreachable memory: that may take {tables_bytes >> 20} MiB, and this "
-            f"host has {available >> 20} MiB left. Capture where there is more memory."
-        )
+def _room_bytes(system: System) -> Optional[int]:
+    """What our tables may take: half of what the host has left."""
+    available = _kib(system, "/proc/meminfo", "MemAvailable")
+    return None if available is None else int(available * _ROOM_SHARE)
 
 
 def _kib(system: System, path: str, name: str) -> Optional[int]:

@@ -17,7 +17,7 @@ import pytest
 from leakcase_collector.errors import OverBudget
 from leakcase_collector.heap import reachability
 from leakcase_collector.heap.census import Budget
-from leakcase_collector.heap.reachability import Unreachable, find_unreachable, look_once
+from leakcase_collector.heap.reachability import Means, Unreachable, find_unreachable, look_once
 from leakcase_collector.heap.roots import thread_states
 from leakcase_collector.system import native
 from leakcase_collector.system.door import System
@@ -76,7 +76,7 @@ def idle(program: Path) -> Iterator[tuple[int, int, int]]:
 
 def test_as_many_blocks_are_unreachable_as_the_program_lost(idle: tuple[int, int, int]) -> None:
     pid, blocks, size = idle
-    found: Unreachable = looked(pid, find_unreachable, native.load())
+    found: Unreachable = looked(pid, find_unreachable, Means(native.load()))
     assert (len(found.blocks), sum(b.size_bytes for b in found.blocks)) == (blocks, size)
     assert (found.passes, found.unsteady_chunks) == (2, 0)
     assert found.last.is_complete
@@ -88,7 +88,7 @@ def test_of_what_was_lost_together_only_the_first_is_lost_directly(
     idle: tuple[int, int, int],
 ) -> None:
     pid, _, _ = idle
-    blocks = looked(pid, look_once, native.load()).blocks
+    blocks = looked(pid, look_once, Means(native.load())).blocks
     # Of the six kinds the ring has no first one. Tables of 300,000 bytes are lost as one, too, and
     # objects of C++ that refer to themselves (std::map, std::list) are still one.
     direct = [block for block in blocks if not block.is_indirect]
@@ -101,8 +101,8 @@ def test_both_twins_find_the_same_blocks_with_the_same_content(
     idle: tuple[int, int, int],
 ) -> None:
     pid, blocks, _ = idle
-    by_c = looked(pid, look_once, native.load())
-    by_python = looked(pid, look_once, None)
+    by_c = looked(pid, look_once, Means(native.load()))
+    by_python = looked(pid, look_once, Means(None))
     assert list(by_c.blocks) == list(by_python.blocks)
     assert len({block.content for block in by_c.blocks}) > blocks // 2, "contents tell them apart"
     assert by_c[:-1] == by_python[:-1]
@@ -141,18 +141,19 @@ def test_valgrind_finds_the_same_within_a_hundredth(
 def test_sixteen_threads_that_move_and_free_lists_lose_nothing(tmp_path: Path) -> None:
     with running(built(tmp_path, "churn.c")) as (pid, line):
         assert line == b"ready\n"
-        found = [looked(pid, find_unreachable, native.load()) for _ in range(3)]
+        found = [looked(pid, find_unreachable, Means(native.load())) for _ in range(3)]
     assert [len(one.blocks) for one in found] == [0, 0, 0]
     assert max(one.passes for one in found) > 1, "single looks were mistaken: else this proves none"
 
 
+@needs_native
 @pytest.mark.parametrize("version", VERSIONS)
 def test_blocks_that_stacks_and_data_refer_to_are_found_under_every_glibc(version: str) -> None:
     if subjects.program(version) is None:
         pytest.skip(f"glibc {version} could not be fetched")
     with subjects.subject("idle", 3, version=version) as running, running.memory() as memory:
         threads = partial(thread_states, System(), running.pid)
-        look = look_once(memory, Budget(1 << 40, 60_000_000_000), threads, native.load())
+        look = look_once(memory, Budget(1 << 40, 60_000_000_000), threads, Means(native.load()))
     assert look.chunks > 15_000
     assert list(look.blocks) == []
 
@@ -168,7 +169,7 @@ def test_a_block_that_is_lost_between_two_looks_does_not_count_yet(tmp_path: Pat
     subprocess.run(["gcc", "-O0", "-o", str(program), str(source)], check=True, timeout=60)
     with running(program) as (pid, _):
         time.sleep(0.5)
-        found: Unreachable = looked(pid, find_unreachable, native.load())
+        found: Unreachable = looked(pid, find_unreachable, Means(native.load()))
     assert 10 < len(found.blocks) < len(found.last.blocks)
     assert {block.size_bytes for block in found.blocks} == {1008}
 
@@ -178,4 +179,11 @@ def test_without_the_native_part_a_large_heap_is_not_begun(
 ) -> None:
     monkeypatch.setattr(reachability, "PYTHON_LIMIT_BYTES", 1 << 20)
     with pytest.raises(OverBudget, match="without the native part"):
-        looked(idle[0], look_once, None)
+        looked(idle[0], look_once, Means(None))
+
+
+def test_it_is_not_begun_where_its_tables_could_exhaust_the_host(
+    idle: tuple[int, int, int],
+) -> None:
+    with pytest.raises(OverBudget, match="of this host's memory 3 MiB may be used"):
+        looked(idle[0], look_once, Means(native.load(), 3 << 20))
