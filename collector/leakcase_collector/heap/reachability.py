@@ -8,7 +8,6 @@ reference to, at the same address, of the same size and with the same content.
 from __future__ import annotations
 
 import ctypes
-import re
 import time
 from array import array
 from collections import Counter
@@ -20,11 +19,12 @@ from leakcase_collector.errors import OverBudget
 from leakcase_collector.system.memory import PAGE_BYTES, Memory
 
 from . import step as python_step
+from .blocks import Blocks
 from .census import ATTEMPTS, Budget, HeapInconsistent, Tour, mapped_chunks, walk_arenas
 from .chunks import Chunks, Listing
 from .layout import ARENA_LAYOUTS, HEADER_BYTES, HEAP_ALIGNMENT, SIZE_MASK
 from .mapped import is_complete
-from .marking import REFERRED, UNSEEN, Marking, NativeMarking, PythonMarking
+from .marking import Marking, NativeMarking, PythonMarking
 from .pages import ResidentPages
 from .roots import Span, ThreadState, root_spans
 from .walk_state import native_step
@@ -33,67 +33,8 @@ PAUSE_SECONDS = 0.6
 #: Without the native part: so much takes some ten seconds for each look.
 PYTHON_LIMIT_BYTES = 64 << 20
 _WINDOW_BYTES = 1 << 20
-_NOT_REACHED = re.compile(b"[%c%c]+" % (UNSEEN, REFERRED))
 #: As in a census: what loses more is walked again, and is of no use.
 _GOOD_SHARE, _USELESS_SHARE = 0.002, 0.05
-
-
-class Block(NamedTuple):
-    """An unreachable chunk. `is_indirect`: another unreachable one refers to it."""
-
-    address: int
-    size_bytes: int
-    content: int
-    is_indirect: bool
-
-
-class Blocks:
-    """Unreachable chunks by ascending address, in 21 bytes each: `content` is a fingerprint."""
-
-    def __init__(self) -> None:
-        self.addresses, self.sizes = array("Q"), array("Q")
-        self.contents, self.marks = array("I"), bytearray()
-
-    def __len__(self) -> int:
-        return len(self.addresses)
-
-    def __iter__(self) -> Iterator[Block]:
-        for address, size, content, mark in zip(*self._columns()):
-            yield Block(address, -(-size // 16) * 16, content, mark == REFERRED)
-
-    def _columns(self) -> tuple[array[int], array[int], array[int], bytearray]:
-        return self.addresses, self.sizes, self.contents, self.marks
-
-    def add(self, chunks: Chunks, marking: Marking, low: int, high: int) -> None:
-        """The chunks from number `low` to before `high`."""
-        self.addresses += chunks.addresses[low:high]
-        self.sizes += chunks.sizes[low:high]
-        self.contents += marking.prints(low, high)
-        self.marks += marking.marks[low:high]
-
-    def also_in(self, other: Blocks) -> Blocks:
-        """Those that `other` has, too, of the same size and content."""
-        common = Blocks()
-        others = zip(other.addresses, other.sizes, other.contents)
-        theirs = next(others, None)
-        for row in zip(*self._columns()):
-            while theirs is not None and theirs[0] < row[0]:
-                theirs = next(others, None)
-            if theirs == row[:3]:
-                common._append(row)
-        return common
-
-    def without(self, is_unwanted: Callable[[int, int], bool]) -> Blocks:
-        """Those of whose address and size `is_unwanted` does not hold."""
-        wanted = Blocks()
-        for row in zip(*self._columns()):
-            if not is_unwanted(row[0], row[1]):
-                wanted._append(row)
-        return wanted
-
-    def _append(self, row: tuple[int, ...]) -> None:
-        for column, value in zip(self._columns(), row):
-            column.append(value)
 
 
 class Look(NamedTuple):
@@ -249,7 +190,7 @@ def look_once(
         and is_complete(mapped, tour.parameters),
         threads=len(threads),
         threads_running=sum(1 for thread in threads if thread.stack_pointer is None),
-        blocks=_unreached(chunks, marking),
+        blocks=Blocks.of(chunks, marking),
     )
 
 
@@ -333,10 +274,3 @@ def _mark(memory: Memory, budget: Budget, marking: Marking, spans: Iterable[Span
                 got = memory.read_into(at, memoryview(content)[:wanted])
                 marking.roots(content, got)
                 yield got
-
-
-def _unreached(chunks: Chunks, marking: Marking) -> Blocks:
-    blocks = Blocks()
-    for run in _NOT_REACHED.finditer(marking.marks):
-        blocks.add(chunks, marking, *run.span())
-    return blocks
