@@ -10,13 +10,23 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from leakcase_collector.errors import NotSupported
 from leakcase_collector.system.memory import Memory, MemoryMapping
 
-from .census import Budget, HeapInconsistent, free_lists, mapped_chunks, walk_arenas
+from .arenas import HeapNotFound
+from .census import (
+    ATTEMPTS,
+    Budget,
+    HeapInconsistent,
+    Tour,
+    free_lists,
+    mapped_chunks,
+    walk_arenas,
+)
 from .contents import Mapped, label
 from .layout import HEADER_BYTES, IS_MMAPPED, SIZE_MASK, WORD_BYTES
 from .pages import ResidentPages
@@ -28,7 +38,9 @@ from .walk_state import Step
 
 #: Classes of size whose contents are looked at: those with most bytes.
 LABELLED_CLASSES = 48
-#: A walk that lost more than this share says nothing that could be relied on.
+#: A walk that lost no more than this share is not repeated.
+_GOOD_SHARE = 0.01
+#: One that lost more says nothing that could be relied on.
 _USELESS_SHARE = 0.05
 #: Larger blocks are looked at in four places.
 _WHOLE_BYTES = 1024
@@ -66,18 +78,15 @@ class Objects:
 
 
 def look_into_blocks(
-    memory: Memory, budget: Budget, step: Step, pick: Pick, names: ClassNames
+    memory: Memory, budget: Budget, step: Step, new_pick: Callable[[], Pick], names: ClassNames
 ) -> Objects:
-    """All blocks of glibc's malloc. HeapNotFound, HeapInconsistent, OverBudget."""
-    tour = walk_arenas(memory, budget, step, pick.visit)
-    system_bytes = sum(arena.system_bytes for arena in tour.arenas)
-    skipped_bytes = sum(count.skipped_bytes for count in tour.counts)
-    if skipped_bytes > _USELESS_SHARE * system_bytes:
-        raise HeapInconsistent(
-            f"cannot look into the blocks of the heap: {skipped_bytes} of its {system_bytes} bytes "
-            "do not fit together. Try again when the program is idle."
-        )
-    for chunk in mapped_chunks(memory, budget, tour):
+    """All blocks of glibc's malloc. HeapNotFound, HeapUnsound, HeapInconsistent, OverBudget."""
+    walk = _best_walk(memory, budget, step, new_pick)
+    tour, pick = walk.tour, walk.pick
+    mapped = mapped_chunks(memory, budget, tour)
+    if not walk.system_bytes and not mapped:  # set up, and never asked for a block
+        raise HeapNotFound(has_glibc=True)
+    for chunk in mapped:
         pick.visit(array("Q", (chunk.header, chunk.end - chunk.start)), bytearray(8), 0, 0)
     pages = ResidentPages(memory)
     found = [*pick.words(), *_outside(pages, pick.outside)]
@@ -86,9 +95,52 @@ def look_into_blocks(
     sampler = _Sampler(pages, names, Mapped(tour.mappings), cached)
     return Objects(
         _named(found, names),
-        not pick.dropped and not skipped_bytes,
+        not pick.dropped and not walk.skipped_bytes,
         [sampler.look(one) for one in _largest(_without(pick.classes(), cached))],
     )
+
+
+class _Walk(NamedTuple):
+    """One walk over all arenas, and what was noted meanwhile."""
+
+    tour: Tour
+    pick: Pick
+    skipped_bytes: int
+    system_bytes: int
+
+    def has_lost_more_than(self, share: float) -> bool:
+        return self.skipped_bytes > share * self.system_bytes
+
+
+def _best_walk(memory: Memory, budget: Budget, step: Step, new_pick: Callable[[], Pick]) -> _Walk:
+    """As in a census: a heap that changes meanwhile is walked again, and the best walk counts."""
+    best: _Walk | None = None
+    refusal: NotSupported | None = None
+    attempts = 0
+    while attempts < ATTEMPTS and not (attempts and budget.is_half_spent):
+        attempts += 1
+        pick = new_pick()
+        try:
+            tour = walk_arenas(memory, budget, step, visit=pick.visit)
+        except NotSupported as error:
+            refusal = error
+            continue
+        skipped_bytes = sum(count.skipped_bytes for count in tour.counts)
+        walk = _Walk(tour, pick, skipped_bytes, sum(one.system_bytes for one in tour.counts))
+        if best is None or walk.skipped_bytes < best.skipped_bytes:
+            best = walk
+        if not best.has_lost_more_than(_GOOD_SHARE):
+            break
+    if best is None:
+        assert refusal is not None
+        raise refusal
+    if best.has_lost_more_than(_USELESS_SHARE):
+        raise HeapInconsistent(
+            f"cannot look into the blocks of the heap: {best.skipped_bytes} of its "
+            f"{best.system_bytes} bytes do not fit together. They are swapped out, change too "
+            "fast, or are damaged; try again when the program is idle."
+        )
+    return best
 
 
 def look_at_words(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Optional
 
 from leakcase_bundle.records import HeapClasses, HeapLabels
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
     from leakcase_collector.heap.census import Budget
     from leakcase_collector.heap.objects import ClassCount, LabelCount, Objects
     from leakcase_collector.system.files import TargetFile
-    from leakcase_collector.system.memory import MemoryMapping, ProcessMemory
+    from leakcase_collector.system.memory import Memory, MemoryMapping
+
+    from .subject import Subject
 
 #: Told one by one, most objects first.
 CLASSES_MAX = 256
@@ -46,8 +49,7 @@ class HeapLabelsProbe(Probe):
 
     def predict(self, context: Context) -> Prediction:
         """From the resident anonymous pages, as if all of them were the heap's."""
-        statm = context.system.read_bytes(f"/proc/{context.pid}/statm").split()
-        pages = int(statm[1]) - int(statm[2]) if len(statm) > 2 else 0
+        pages = context.subject.anonymous_pages()
         return Prediction(min(_START_CPU_NS + pages * _PAGE_CPU_NS[_method()], _WALL_LIMIT_NS))
 
     def begin(self, context: Context, taken_ns: int) -> None:
@@ -65,7 +67,7 @@ class HeapLabelsProbe(Probe):
         found = _look(context, budget)
         if found is None:
             return
-        context.identity.require_alive()
+        context.subject.require_alive()
         cost = (budget.read_bytes, monotonic_ns() - started_ns)
         number, self._look = self._look, self._look + 1
         if found.labels is not None:
@@ -77,16 +79,15 @@ def _look(context: Context, budget: Budget) -> Optional[Objects]:
     """What was found, or None and a gap that says which of the reasons there is none."""
     from leakcase_collector.heap.arenas import HeapUnsound
     from leakcase_collector.heap.census import HeapInconsistent
-    from leakcase_collector.system.memory import ProcessMemory
 
     try:
-        memory = ProcessMemory(context.system, context.identity)
+        opened = context.subject.memory()
     except (NotPermitted, NotSupported) as error:
         context.gap(error, "mem")
         return None
-    files = _ModuleFiles(context)
+    files = _ModuleFiles(context.subject)
     try:
-        with memory:
+        with opened as memory:
             return _objects(memory, budget, files)
     except (HeapUnsound, HeapInconsistent) as error:
         context.gap(error, error.gap_detail)
@@ -95,7 +96,7 @@ def _look(context: Context, budget: Budget) -> Optional[Objects]:
         files.close()
 
 
-def _objects(memory: ProcessMemory, budget: Budget, files: _ModuleFiles) -> Objects:
+def _objects(memory: Memory, budget: Budget, files: _ModuleFiles) -> Objects:
     """By blocks under glibc's malloc, by words under another one."""
     from leakcase_collector.heap.arenas import HeapNotFound
     from leakcase_collector.heap.objects import look_at_words, look_into_blocks
@@ -105,12 +106,12 @@ def _objects(memory: ProcessMemory, budget: Budget, files: _ModuleFiles) -> Obje
 
     mappings = memory.mappings()
     names = ClassNames(memory, mappings, files.read)
+    new_pick = partial(best_pick, names.ranges)
     try:
-        return look_into_blocks(memory, budget, best_step()[1], best_pick(names.ranges), names)
+        return look_into_blocks(memory, budget, best_step()[1], new_pick, names)
     except HeapNotFound:
         limit_bytes = _WORDS_LIMIT_BYTES[_method()]
-        pick = best_pick(names.ranges)
-        return look_at_words(memory, budget, pick, names, mappings, limit_bytes)
+        return look_at_words(memory, budget, new_pick(), names, mappings, limit_bytes)
 
 
 def _method() -> str:
@@ -122,8 +123,8 @@ def _method() -> str:
 class _ModuleFiles:
     """The target's programs and libraries, for what of them is not in RAM."""
 
-    def __init__(self, context: Context) -> None:
-        self._context = context
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
         self._open: dict[int, Optional[TargetFile]] = {}
 
     def read(self, mapping: MemoryMapping, offset: int, size: int) -> Optional[bytes]:
@@ -134,14 +135,10 @@ class _ModuleFiles:
         return None if file is None else file.read_at(offset, size)
 
     def _opened(self, inode: int) -> Optional[TargetFile]:
-        from .modules import open_program_file, program_files, program_inode
-
-        system, pid = self._context.system, self._context.pid
-        program = program_inode(system, pid)
-        for module in program_files(system, pid):
+        for module in self._subject.program_files():
             if module.inode == inode:
                 try:
-                    return open_program_file(system, pid, module, inode == program)
+                    return self._subject.open_program_file(module)
                 except (NotPermitted, NotSupported):
                     return None
         return None
