@@ -1,4 +1,6 @@
-"""Real servers at work lose nothing: what looks unreachable in them is not more than a handful.
+"""What is unreachable in programs at work: in leaking samples what they leaked, in servers nothing.
+
+In a real server no more than a handful of blocks may look so.
 
 PostgreSQL's backend has two blocks of 400 bytes together to which no reference is found, in every
 run: forgotten at its start, or held in a register alone.
@@ -8,7 +10,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,6 +20,7 @@ from typing import Any
 import pytest
 
 from leakcase_bundle.records import Gap, HeapUnreachable
+from samples import runner
 from tests.live import processes, servers
 from tests.live.collecting import analyze, collect, of_kind, read
 
@@ -26,6 +29,9 @@ LOAD_SECONDS, WARM_UP_SECONDS = 40, 3
 TOLERATED_BLOCKS, TOLERATED_BYTES = 6, 4096
 
 Look = Callable[[], tuple[list[Any], dict[str, Any]]]
+LEAKING = ("small-block-leak", "cpp-object-leak", "large-block-leak")
+KEEPING = ("filling-cache", "cpp-container-growth", "spike-retained", "stable")
+SAMPLES = (*LEAKING, *KEEPING)
 SERVERS = {
     "memcached": servers.memcached,
     "nginx": servers.nginx,
@@ -35,11 +41,12 @@ SERVERS = {
 }
 
 
-def _look(pid: int, case: Path) -> tuple[list[Any], dict[str, Any]]:
+def _look(pid: int, case: Path, seconds: str = "3s") -> tuple[list[Any], dict[str, Any]]:
     time.sleep(WARM_UP_SECONDS)
     done = collect(
-        "capture", pid, "--duration", "3s", "--allow", "read-memory", "--reachability", "-o", case
-    )
+        "capture", pid, "--duration", seconds, "--allow", "read-memory", "--reachability",
+        "-o", case,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return read(case)[0], analyze(case)
 
@@ -84,6 +91,47 @@ def test_a_server_at_work_has_no_unreachable_memory(name: str, looks: dict[str, 
     assert found.unreachable_chunks <= TOLERATED_BLOCKS
     assert found.unreachable_bytes <= TOLERATED_BYTES
     assert "leaked for certain" not in " ".join(answer["verdict"]["reasons"])
+
+
+def _sample(name: str, case: Path) -> tuple[HeapUnreachable, dict[str, Any], Any, float]:
+    with runner.start(name, LOAD_SECONDS) as running:
+        time.sleep(2)  # what leaks meanwhile leaked before the capture
+        record, answer = _look(running.pid, case, "8s")
+        truth = running.stop()
+        return of_kind(record, HeapUnreachable)[0], answer, truth, time.monotonic()
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    runner.build()
+    folder = tmp_path_factory.mktemp("samples")
+    with ThreadPoolExecutor(len(SAMPLES)) as pool:
+        yield {n: pool.submit(_sample, n, folder / f"{n}.leakcase").result for n in SAMPLES}
+
+
+@pytest.mark.parametrize("name", LEAKING)
+def test_of_a_leaking_sample_what_it_leaked_is_unreachable(
+    name: str, samples: dict[str, Any]
+) -> None:
+    found, answer, truth, stopped = samples[name]()
+    leaked = next(one.what_is_leaked for one in runner.load_expected() if one.name == name)
+    assert leaked is not None
+    since = stopped - found.taken_ns / 1e9
+    blocks = found.unreachable_chunks
+    # It went on after the first look, whose blocks alone can be in all of them.
+    assert blocks <= truth["leaked_count"]
+    assert blocks >= truth["leaked_count"] - 1.2 * leaked.blocks_per_second * since
+    assert found.unreachable_bytes == pytest.approx(blocks * leaked.resident_bytes, rel=0.05)
+    assert "are leaked for certain" in " ".join(answer["verdict"]["reasons"])
+
+
+@pytest.mark.parametrize("name", KEEPING)
+def test_of_a_sample_that_refers_to_all_it_has_nothing_is_unreachable(
+    name: str, samples: dict[str, Any]
+) -> None:
+    found, answer, _, _ = samples[name]()
+    assert (found.unreachable_chunks, answer["memory"]["unreachable_bytes"]) == (0, 0)
+    assert "something still refers to each of" in " ".join(answer["verdict"]["reasons"])
 
 
 def test_of_redis_that_brings_its_own_allocator_nothing_is_claimed(looks: dict[str, Look]) -> None:
