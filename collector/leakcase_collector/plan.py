@@ -10,6 +10,7 @@ from .consent import WHAT_IT_DOES
 from .errors import CollectorError, NotPermitted, NotSupported
 from .pacing import rest_ns
 from .probes.base import Cadence, Prediction, Probe
+from .probes.subject import LiveSubject
 from .redact import Redactor
 from .system.clock import NS_PER_SECOND
 from .system.door import System
@@ -28,6 +29,10 @@ class PlanContext:
     @property
     def pid(self) -> int:
         return self.identity.pid
+
+    @property
+    def subject(self) -> LiveSubject:
+        return LiveSubject(self.system, self.identity.pid, self.identity)
 
     def emit(self, record: Any) -> None:
         raise AssertionError("a prediction emits nothing")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Callable, Optional
+from typing import TYPE_CHECKING, Any, Callable, Optional, Protocol
 
 from leakcase_bundle.records import Cost, Gap, Loss
 
@@ -19,10 +19,37 @@ from .probes.base import Prediction, Probe
 from .system.clock import monotonic_ns, thread_cpu_ns
 
 if TYPE_CHECKING:
+    from .casefile import CaseFile
+    from .probes.subject import Subject
     from .redact import Redactor
-    from .session import Session
     from .system.door import System
     from .system.identity import ProcessIdentity
+
+
+class Capture(Protocol):
+    """What a probe's context takes from the capture that it runs in."""
+
+    case: CaseFile
+    gaps: list[tuple[Gap, str]]
+
+    @property
+    def system(self) -> System: ...
+
+    @property
+    def identity(self) -> ProcessIdentity: ...
+
+    @property
+    def subject(self) -> Subject: ...
+
+    @property
+    def redactor(self) -> Redactor: ...
+
+    @property
+    def interval_ns(self) -> int: ...
+
+    def take_sample(
+        self, series: type[Any], taken_ns: int, values: dict[str, Optional[int]]
+    ) -> None: ...
 
 
 @dataclass
@@ -30,7 +57,7 @@ class ProbeRun:
     """A probe in this capture: what it cost so far and when it is due. Its `Context`, too."""
 
     probe: Probe
-    session: Session
+    session: Capture
     runs: int = 0
     cpu_ns: int = 0
     wall_ns: int = 0
@@ -48,6 +75,10 @@ class ProbeRun:
     @property
     def identity(self) -> ProcessIdentity:
         return self.session.identity
+
+    @property
+    def subject(self) -> Subject:
+        return self.session.subject
 
     @property
     def redactor(self) -> Redactor:

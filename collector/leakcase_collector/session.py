@@ -37,6 +37,7 @@ from .pacing import (
 )
 from .probe_run import ProbeRun
 from .probes.base import Cadence, Probe
+from .probes.subject import LiveSubject
 from .redact import Redactor
 from .seriesbuffer import SeriesBuffer
 from .system.clock import (
@@ -73,6 +74,7 @@ class Session:
     ) -> None:
         self.system = system
         self.identity = identity
+        self.subject = LiveSubject(system, identity.pid, identity)
         self.case = case
         self.redactor = redactor
         self.interval_ns = interval_ns

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from leakcase_collector.system.door import System
     from leakcase_collector.system.identity import ProcessIdentity
 
+    from .subject import Subject
+
 
 class Cadence(enum.Enum):
     """How often the session calls `Probe.sample`."""
@@ -76,6 +78,11 @@ class Context(Protocol):
     @property
     def pid(self) -> int:
         """The target's pid in our own pid namespace."""
+        ...
+
+    @property
+    def subject(self) -> Subject:
+        """The memory that probes of the level read-memory look at."""
         ...
 
     def emit(self, record: Any) -> None:

@@ -39,8 +39,7 @@ class HeapCensusProbe(Probe):
 
     def predict(self, context: Context) -> Prediction:
         """From the resident anonymous pages, as if all of them were the heap's."""
-        statm = context.system.read_bytes(f"/proc/{context.pid}/statm").split()
-        pages = int(statm[1]) - int(statm[2]) if len(statm) > 2 else 0
+        pages = context.subject.anonymous_pages()
         return Prediction(min(_START_CPU_NS + pages * _PAGE_CPU_NS[_method()], _WALL_LIMIT_NS))
 
     def begin(self, context: Context, taken_ns: int) -> None:
@@ -63,7 +62,7 @@ class HeapCensusProbe(Probe):
         census = _look(context, budget, step)
         if census is None:
             return
-        context.identity.require_alive()
+        context.subject.require_alive()
         cost = (budget.read_bytes, monotonic_ns() - started_ns)
         context.emit(census_record(self._census, taken_ns, census, method, *cost))
         context.emit(sizes_record(self._census, census))
@@ -77,15 +76,14 @@ def _look(context: Context, budget: Budget, step: Step) -> Optional[Census]:
     """The census, or None and a gap that says which of the reasons there is none."""
     from leakcase_collector.heap.arenas import HeapNotFound, HeapUnsound
     from leakcase_collector.heap.census import HeapInconsistent, take_census
-    from leakcase_collector.system.memory import ProcessMemory
 
     try:
-        memory = ProcessMemory(context.system, context.identity)
+        opened = context.subject.memory()
     except (NotPermitted, NotSupported) as error:
         context.gap(error, "mem")
         return None
     try:
-        with memory:
+        with opened as memory:
             return take_census(memory, budget, step)
     except (HeapNotFound, HeapUnsound, HeapInconsistent) as error:
         context.gap(error, error.gap_detail)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
 from leakcase_bundle.records import PythonCensus, PythonTypes
 from leakcase_bundle.strings import SymbolToken
@@ -11,13 +11,13 @@ from leakcase_collector.errors import LeftOut, NotSupported
 from leakcase_collector.heap.cpython import Census, TypeCount, count_objects
 from leakcase_collector.heap.cpython_runtime import PythonImage, python_image
 from leakcase_collector.system.clock import NS_PER_MS, NS_PER_SECOND
-from leakcase_collector.system.door import System
 from leakcase_collector.system.elf import ElfFile
-from leakcase_collector.system.memory import ProcessMemory, parse_mappings
 from leakcase_collector.system.runtime import runtime_of
 
 from .base import Cadence, Context, Prediction, Probe
-from .modules import open_program_file, program_files, program_inode
+
+if TYPE_CHECKING:
+    from .subject import Subject
 
 #: Told one by one, largest bytes first.
 TYPES_MAX = 256
@@ -28,25 +28,24 @@ _CPU_NS_PER_PAGE = 40_000
 _CPU_MAX_NS = 5 * NS_PER_SECOND
 
 
-def find_python(system: System, pid: int) -> Optional[PythonImage]:
+def find_python(subject: Subject) -> Optional[PythonImage]:
     """The CPython in this process, None where there is none.
 
     NotSupported for a Python whose objects cannot be counted: PyPy, and CPython before 3.7.
     """
-    inode = program_inode(system, pid)
-    for module in program_files(system, pid):
+    inode = subject.program_inode()
+    for module in subject.program_files():
         is_program = module.inode == inode
         if _PYPY.search(module.path):
             raise _other_python("it is PyPy")
         if not (is_program or _LIBRARY.search(module.path)):
             continue
-        with open_program_file(system, pid, module, is_program) as file:
+        with subject.open_program_file(module) as file:
             elf = ElfFile(file)
             found = runtime_of(elf, module.path, is_program)
             if found is None or found.kind != "cpython":
                 continue
-            lines = system.read_lines(f"/proc/{pid}/maps")
-            mappings = [m for m in parse_mappings(lines) if m.inode == module.inode]
+            mappings = [m for m in subject.mappings() if m.inode == module.inode]
             image = python_image(elf, module.path, mappings, found.version)
             if image is None:
                 raise _other_python(f"version {found.version or 'unknown'} does not export them")
@@ -76,10 +75,9 @@ class PythonTypesProbe(Probe):
 
     def predict(self, context: Context) -> Prediction:
         """From the resident anonymous pages; next to nothing where there is no Python."""
-        if find_python(context.system, context.pid) is None:
+        if find_python(context.subject) is None:
             return Prediction(cpu_ns=5 * NS_PER_MS)
-        statm = context.system.read_bytes(f"/proc/{context.pid}/statm").split()
-        pages = int(statm[1]) - int(statm[2]) if len(statm) > 2 else 0
+        pages = context.subject.anonymous_pages()
         return Prediction(min(20 * NS_PER_MS + pages * _CPU_NS_PER_PAGE, _CPU_MAX_NS))
 
     def begin(self, context: Context, taken_ns: int) -> None:
@@ -92,12 +90,12 @@ class PythonTypesProbe(Probe):
         self._take(context, taken_ns)
 
     def _take(self, context: Context, taken_ns: int) -> None:
-        image = find_python(context.system, context.pid)
+        image = find_python(context.subject)
         if image is None:
             return
-        with ProcessMemory(context.system, context.identity) as memory:
+        with context.subject.memory() as memory:
             census = count_objects(memory, image)
-        context.identity.require_alive()
+        context.subject.require_alive()
         context.emit(self._totals(context, census, image, taken_ns))
         number, self._census = self._census, self._census + 1
         self._write_types(context, number, census.types)

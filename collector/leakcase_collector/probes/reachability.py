@@ -21,7 +21,7 @@ _BYTES_LIMIT = 512 << 30
 _START_CPU_NS = 60 * NS_PER_MS
 _PAGE_CPU_NS = {"native": 40_000, "python": 1_200_000}
 _ROOM_SHARE = 0.5
-_KIB_LINE = re.compile(r"^(VmSwap|MemAvailable):\s+(\d+) kB$", re.MULTILINE)
+_AVAILABLE = re.compile(r"^MemAvailable:\s+(\d+) kB$", re.MULTILINE)
 
 
 class ReachabilityProbe(Probe):
@@ -37,7 +37,7 @@ class ReachabilityProbe(Probe):
 
     def predict(self, context: Context) -> Prediction:
         """From the resident anonymous pages, as if all of them were the heap's."""
-        pages = _anonymous_pages(context)
+        pages = context.subject.anonymous_pages()
         return Prediction(min(_START_CPU_NS + pages * _PAGE_CPU_NS[_method()], _WALL_LIMIT_NS))
 
     def finish(self, context: Context, taken_ns: int) -> None:
@@ -53,25 +53,24 @@ class ReachabilityProbe(Probe):
 
     def _look(self, context: Context, taken_ns: int) -> None:
         from leakcase_collector.heap.census import Budget
-        from leakcase_collector.heap.reachability import Means, find_unreachable
-        from leakcase_collector.heap.roots import thread_states
+        from leakcase_collector.heap.reachability import PAUSE_SECONDS, Means, find_unreachable
         from leakcase_collector.system import native
-        from leakcase_collector.system.memory import ProcessMemory
 
         budget = Budget(_BYTES_LIMIT, _WALL_LIMIT_NS)
         started_ns, started_cpu_ns = monotonic_ns(), thread_cpu_ns()
         try:
-            memory = ProcessMemory(context.system, context.identity)
+            opened = context.subject.memory()
         except (NotPermitted, NotSupported) as error:
             context.gap(error, "mem")
             return
         means = Means(native.load(), _room_bytes(context.system))
-        with memory:
+        pause_seconds = 0.0 if context.subject.stands_still else PAUSE_SECONDS
+        with opened as memory:
             found = find_unreachable(
-                memory, budget, lambda: thread_states(context.system, context.pid), means
+                memory, budget, context.subject.thread_states, means, pause_seconds
             )
-        swapped_bytes = _kib(context.system, f"/proc/{context.pid}/status", "VmSwap")
-        context.identity.require_alive()
+        swapped_bytes = context.subject.unread_bytes()
+        context.subject.require_alive()
         context.emit(
             unreachable_record(
                 taken_ns,
@@ -127,22 +126,10 @@ def unreachable_record(
     )
 
 
-def _anonymous_pages(context: Context) -> int:
-    statm = context.system.read_bytes(f"/proc/{context.pid}/statm").split()
-    return int(statm[1]) - int(statm[2]) if len(statm) > 2 else 0
-
-
 def _room_bytes(system: System) -> Optional[int]:
     """What our tables may take: half of what the host has left."""
-    available = _kib(system, "/proc/meminfo", "MemAvailable")
-    return None if available is None else int(available * _ROOM_SHARE)
-
-
-def _kib(system: System, path: str, name: str) -> Optional[int]:
-    for found, number in _KIB_LINE.findall(system.read_text(path)):
-        if found == name:
-            return int(number) * 1024
-    return None
+    available = _AVAILABLE.search(system.read_text("/proc/meminfo"))
+    return None if available is None else int(int(available.group(1)) * 1024 * _ROOM_SHARE)
 
 
 def _method() -> str:

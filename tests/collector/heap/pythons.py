@@ -13,6 +13,7 @@ from typing import Any
 
 from leakcase_collector.heap.cpython import Census, count_objects
 from leakcase_collector.probes.python_types import find_python
+from leakcase_collector.probes.subject import LiveSubject
 from leakcase_collector.system.door import System
 from leakcase_collector.system.identity import ProcessIdentity
 from leakcase_collector.system.memory import ProcessMemory
@@ -67,9 +68,9 @@ def program(python: str, code: str) -> Iterator[Program]:
 
 def census(pid: int, **limits: int) -> Census:
     """One census of a Python process."""
-    image = find_python(System(), pid)
-    assert image is not None
     with ProcessIdentity(System(), pid) as identity, ProcessMemory(System(), identity) as memory:
+        image = find_python(LiveSubject(System(), pid, identity))
+        assert image is not None
         return count_objects(memory, image, **limits)
 
 

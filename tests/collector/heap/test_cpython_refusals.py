@@ -128,7 +128,7 @@ def test_pypy_is_refused(tmp_path: Path) -> None:
         maps = Path(f"/proc/{process.pid}/maps")
         wait_until(lambda: "r-xp" in "".join(x for x in maps.open() if "libpypy" in x))
         with pytest.raises(NotSupported, match="PyPy"):
-            find_python(System(), process.pid)
+            find_python(context_of(process.pid).subject)
 
 
 def test_words_that_are_no_type_and_headers_that_are_no_pool_are_none() -> None:

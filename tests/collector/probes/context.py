@@ -12,6 +12,7 @@ from leakcase_bundle.records import Gap, Loss
 from leakcase_bundle.schema import spec_of, to_map
 from leakcase_collector.errors import CollectorError
 from leakcase_collector.probes.base import Probe
+from leakcase_collector.probes.subject import LiveSubject, Subject
 from leakcase_collector.redact import Redactor
 from leakcase_collector.system.door import System
 
@@ -32,6 +33,7 @@ class RecordingContext:
         self.pid = pid
         self.system = System() if system is None else system
         self.identity = identity
+        self.subject: Subject = LiveSubject(self.system, pid, identity)
         self.redactor = Redactor() if redactor is None else redactor
         self.interval_ns = interval_ns
         self.records: list[Any] = []
