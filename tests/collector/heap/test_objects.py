@@ -155,6 +155,20 @@ def test_under_another_allocator_every_object_is_found(program: str, name: str) 
     assert found == {name: n for name, n in CLASSES.items() if name != "N4acme7SessionE"}
 
 
+def test_of_a_sample_of_other_allocators_memory_counts_are_scaled_up(
+    program: str, twin: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = Path("/usr/lib/x86_64-linux-gnu/libmimalloc.so.2")
+    if not library.exists():
+        pytest.skip("mimalloc is not installed")
+    limits = {"native": 1 << 20, "python": 1 << 20}
+    monkeypatch.setattr("leakcase_collector.probes.heap_labels._WORDS_LIMIT_BYTES", limits)
+    with running(program, env={**os.environ, "LD_PRELOAD": str(library)}) as one:
+        record = looked(one.pid).emitted(HeapClasses)[0]
+    assert not record.exact and (record.read_bytes or 0) <= 1 << 20
+    assert 0.5 * 2000 <= counts(record)["N4acme7SessionE"] <= 2 * 2000
+
+
 def test_without_symbols_no_class_is_named(target: Running) -> None:
     with context_of(target.pid, Redactor(keep_symbols=False)) as context:
         with pytest.raises(LeftOut):
