@@ -117,7 +117,7 @@ def test_what_points_outside_at_itself_or_between_words_is_no_class() -> None:
 
 def test_no_memory_makes_it_fail() -> None:
     source = random.Random(3)
-    for _ in range(20):
+    for _ in range(5):
         image = Image()
         image.put_class(b"7Session\0")
         for offset in range(0x600, SIZE, 8):
