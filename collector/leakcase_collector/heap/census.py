@@ -38,9 +38,12 @@ class HeapInconsistent(CollectorError):
 
 
 class Budget:
-    """What a census may cost; it is told of every read before it is made."""
+    """What a census, or `what` else, may cost; it is told of every read before it is made."""
 
-    def __init__(self, bytes_limit: int, wall_limit_ns: int) -> None:
+    def __init__(
+        self, bytes_limit: int, wall_limit_ns: int, what: str = "the census of the heap"
+    ) -> None:
+        self._what = what
         self.read_bytes = 0
         self._bytes_limit = bytes_limit
         self._wall_limit_ns = wall_limit_ns
@@ -57,7 +60,7 @@ class Budget:
         self.read_bytes += size
         if self.read_bytes > self._bytes_limit or monotonic_ns() > self._deadline_ns:
             raise OverBudget(
-                f"the census of the heap was given up after {self.read_bytes >> 20} MiB: it would "
+                f"{self._what} was given up after {self.read_bytes >> 20} MiB: it would "
                 "cost more than it may. The native part (a C compiler at installation) makes it "
                 "about ten times cheaper."
             )

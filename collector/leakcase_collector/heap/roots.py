@@ -8,8 +8,10 @@ too.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from itertools import accumulate
 from typing import NamedTuple, Optional
 
 from leakcase_collector.errors import NotSupported, TargetGone
@@ -63,32 +65,31 @@ def root_spans(
     mappings: Sequence[MemoryMapping], threads: Iterable[ThreadState], heap: Sequence[Span]
 ) -> list[Span]:
     """The memory to look for references in; `heap`, ascending, is cut out of it."""
+    starts = [mapping.start for mapping in mappings]
     lowest: dict[int, int] = {}
     for thread in threads:
         if thread.stack_pointer is not None:
-            index = _index_of(mappings, thread.stack_pointer)
-            if index >= 0 and _is_stack(mappings, index):
+            index = bisect_right(starts, thread.stack_pointer) - 1
+            if _is_stack(mappings, index, thread.stack_pointer):
                 at = max(thread.stack_pointer - _RED_ZONE_BYTES, mappings[index].start) & ~7
                 lowest[index] = min(at, lowest.get(index, at))
+    # As each ends, or one before it: in order even where two overlap.
+    ends = list(accumulate((end for _, end in heap), max))
     spans: list[Span] = []
     for index, mapping in enumerate(mappings):
         if _may_hold(mappings, index):
-            spans += _without((lowest.get(index, mapping.start), mapping.end), heap)
+            span = (lowest.get(index, mapping.start), mapping.end)
+            spans += _without(span, heap, bisect_right(ends, span[0]))
     return spans
 
 
-def _index_of(mappings: Sequence[MemoryMapping], address: int) -> int:
-    for index, mapping in enumerate(mappings):
-        if mapping.start <= address < mapping.end:
-            return index
-    return -1
-
-
-def _is_stack(mappings: Sequence[MemoryMapping], index: int) -> bool:
+def _is_stack(mappings: Sequence[MemoryMapping], index: int, pointer: int) -> bool:
     """Whether nothing but a stack can lie below: the main one, or one with a guard page in front.
 
     A stack within a larger block of the program's own has neither.
     """
+    if index < 0 or pointer >= mappings[index].end:
+        return False
     if mappings[index].path == b"[stack]":
         return True
     before = mappings[index - 1] if index else None
@@ -115,13 +116,14 @@ def _may_hold(mappings: Sequence[MemoryMapping], index: int) -> bool:
     )
 
 
-def _without(span: Span, holes: Sequence[Span]) -> list[Span]:
-    """What is left of `span`; `holes` are ascending."""
+def _without(span: Span, holes: Sequence[Span], first: int) -> list[Span]:
+    """What is left of `span`; `holes` are ascending, and those before `first` end before it."""
     at, end = span
     left = []
-    for low, high in holes:
-        if high <= at or low >= end:
-            continue
+    for index in range(first, len(holes)):
+        low, high = holes[index]
+        if low >= end:
+            break
         if at < low:
             left.append((at, low))
         at = max(at, high)

@@ -56,7 +56,7 @@ class ReachabilityProbe(Probe):
         from leakcase_collector.heap.reachability import PAUSE_SECONDS, Means, find_unreachable
         from leakcase_collector.system import native
 
-        budget = Budget(_BYTES_LIMIT, _WALL_LIMIT_NS)
+        budget = Budget(_BYTES_LIMIT, _WALL_LIMIT_NS, "the search for what is unreachable")
         started_ns, started_cpu_ns = monotonic_ns(), thread_cpu_ns()
         try:
             opened = context.subject.memory()

@@ -113,3 +113,18 @@ def test_the_heap_is_cut_out_wherever_it_lies() -> None:
     assert spans(mapping(10, pages=8), heap=heap) == [
         (11 * PAGE, 12 * PAGE), (13 * PAGE, 17 * PAGE),
     ]  # fmt: skip
+
+
+def test_ten_thousand_threads_and_mappings_are_no_trouble() -> None:
+    mappings = [mapping(2 * page) for page in range(1, 10_001)]
+    heap = [(m.start, m.end) for m in mappings[::2]]
+    threads = [ThreadState(m.start + 8, ()) for m in mappings]
+    begun = time.process_time()
+    assert len(root_spans(mappings, threads, heap)) == 5_000
+    assert time.process_time() - begun < 1
+
+
+def test_an_address_that_is_in_no_mapping_is_no_stack() -> None:
+    assert spans(mapping(10), mapping(20), threads=(5, 15 * PAGE, 99 * PAGE)) == [
+        (10 * PAGE, 11 * PAGE), (20 * PAGE, 21 * PAGE),
+    ]  # fmt: skip
