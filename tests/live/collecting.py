@@ -64,7 +64,7 @@ def python_child(
     code: str, *, wait: bool = True, **options: Any
 ) -> Iterator[subprocess.Popen[str]]:
     """A Python process that runs `code`, then prints "ready" and sleeps."""
-    tail = "\nimport time\nprint('ready', flush=True)\ntime.sleep(300)\n" if wait else ""
+    tail = "\nimport time\nprint('ready', flush=True)\ntime.sleep(1800)\n" if wait else ""
     arguments = [sys.executable, "-I", "-c", code + tail]
     with child(arguments, wait_for="ready" if wait else None, **options) as process:
         yield process
