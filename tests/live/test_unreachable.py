@@ -1,9 +1,7 @@
 """What is unreachable in programs at work: in leaking samples what they leaked, in servers nothing.
 
-In a real server no more than a handful of blocks may look so.
-
-PostgreSQL's backend has two blocks of 400 bytes together to which no reference is found, in every
-run: forgotten at its start, or held in a register alone.
+In a real server no more than a handful of blocks is, and those were forgotten: PostgreSQL's backend
+has lost, since its start, an old array of its environment and a copy of its data folder's name.
 """
 
 from __future__ import annotations
