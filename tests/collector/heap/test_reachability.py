@@ -174,6 +174,19 @@ def test_a_block_that_is_lost_between_two_looks_does_not_count_yet(tmp_path: Pat
     assert {block.size_bytes for block in found.blocks} == {1008}
 
 
+def test_pages_that_were_never_touched_stay_so(idle: tuple[int, int, int]) -> None:
+    def figures() -> tuple[str, ...]:
+        text = Path(f"/proc/{idle[0]}/smaps_rollup").read_text(encoding="ascii")
+        tables = re.findall(r"VmPTE:.*", Path(f"/proc/{idle[0]}/status").read_text("ascii"))
+        return (*re.findall(r"^Rss:.*", text, re.MULTILINE), *tables)
+
+    # Each of its threads has a stack of megabytes of which it uses a few pages.
+    assert "VmPTE" in figures()[1]
+    before = figures()
+    looked(idle[0], look_once, Means(native.load()))
+    assert figures() == before
+
+
 def test_without_the_native_part_a_large_heap_is_not_begun(
     idle: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
