@@ -193,13 +193,8 @@ def _facts(overview: Overview, reader: Reader) -> list[str]:
         ]
     if target is not None:
         program = f", {shortened(target.executable)}" if target.executable else ""
-        facts.append(
-            (
-                "target",
-                f"{shortened(target.name)}, pid {target.pid}{program}, "
-                f"up for {span(target.age_ns / NS_PER_SECOND)}",
-            )
-        )
+        age = "" if target.age_ns is None else f", up for {span(target.age_ns / NS_PER_SECOND)}"
+        facts.append(("target", f"{shortened(target.name)}, pid {target.pid}{program}{age}"))
     facts.append(("watched", span(overview.watched_seconds)))
     facts.append(("ended", overview.end.reason if overview.end else "not known: cut off"))
     return [f"{name:<10}{text}" for name, text in facts]

@@ -44,7 +44,8 @@ def process_facts(evidence: Evidence, style: Style = PLAIN) -> list[tuple[str, s
         facts.append(("process", f"{process_name(evidence, style)}, pid {target.pid}"))
         if target.executable is not None:
             facts.append(("executable", style.name(str(target.executable))))
-        facts.append(("age", span(target.age_ns / 1e9)))
+        if target.age_ns is not None:
+            facts.append(("age", span(target.age_ns / 1e9)))
         if target.in_container:
             facts.append(("container", "yes"))
     if program is not None and program.package is not None:

@@ -102,7 +102,7 @@ def _target(evidence: Evidence) -> dict[str, Any]:
         "name": None if target is None else target.name,
         "pid": None if target is None else target.pid,
         "executable": None if target is None else target.executable,
-        "age_seconds": None if target is None else target.age_ns / 1e9,
+        "age_seconds": None if target is None or target.age_ns is None else target.age_ns / 1e9,
         "package": None if program is None else program.package,
         "package_version": None if program is None else program.package_version,
         "build_id": None if program is None else program.build_id,

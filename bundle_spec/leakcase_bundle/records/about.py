@@ -40,6 +40,9 @@ class CaseHeader:
     )
     target_os_version: Optional[VersionToken] = None
     levels: list[str] = word("level", "Levels that were answered yes.", default_factory=list)
+    core: Optional[bool] = says(
+        "Of a core file, with no process and no series; `interval_ns` is 0.", default=None
+    )
 
 
 @record("end")

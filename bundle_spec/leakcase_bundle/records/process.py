@@ -23,8 +23,10 @@ class Target:
 
     taken_ns: int
     pid: int
-    start_ticks: int = says("Field 22 of /proc/PID/stat: with the pid it names one process.")
-    age_ns: int = says("Time since the process started.")
+    start_ticks: Optional[int] = says(
+        "Field 22 of /proc/PID/stat: with the pid it names one process. None: of a core file."
+    )
+    age_ns: Optional[int] = says("Time since the process started. None: of a core file.")
     name: NameToken
     state: str = word("process_state")
     parent_pid: int

@@ -50,7 +50,9 @@ class HeapUnreachable:
         "Of the heap, not known to be what; searched for references.", default=None
     )
     swapped_bytes: Optional[int] = says(
-        "Of the process, in swap, and not read: references there were not seen.", default=None
+        "Of the process, in swap or left out of a core file, and not read: references there were "
+        "not seen.",
+        default=None,
     )
     read_bytes: Optional[int] = says("How much of the target's memory was read.", default=None)
     cpu_ns: Optional[int] = None
