@@ -107,6 +107,12 @@ class TargetFile(_OpenFile):
             raise translated(error, self.path, self._proc) from error
         return content
 
+    def read_into(self, offset: int, view: memoryview) -> int:
+        """Fill `view` from `offset`; how many bytes, fewer only where the file ends."""
+        content = self.read_at(offset, len(view))
+        view[: len(content)] = content
+        return len(content)
+
     def lines(self, limit_bytes: int) -> Iterator[bytes]:
         """The file's lines without their newlines; LimitReached if it is larger than the limit."""
         chunks = (
