@@ -53,7 +53,7 @@ def capture(arguments: argparse.Namespace) -> int:
     ):
         name = _name_on_host(system, identity)
         consents, granted, refused = _settle(system, identity, probes, allowed, every_ns)
-        case = CaseFile(arguments.output or _default_path(name, identity.pid))
+        case = CaseFile(arguments.output or default_path(name, identity.pid))
         try:
             redactor = Redactor(case.write_map_line, keep_symbols=not arguments.no_symbols)
             header = case_header(
@@ -76,7 +76,7 @@ def capture(arguments: argparse.Namespace) -> int:
     if outcome.end == "disk-full" and case.records == 0 and outcome.error is not None:
         case.discard()
         raise outcome.error
-    status = _exit_status(outcome, wanted)
+    status = exit_status(outcome, wanted)
     if arguments.json:
         print(json.dumps(_as_map(case, identity, outcome, status)))
     else:
@@ -98,17 +98,19 @@ def _settle(
     return settle(questions, allowed, _ask_on_terminal())
 
 
-def _exit_status(outcome: Outcome, wanted: Sequence[str]) -> int:
+def exit_status(outcome: Outcome, wanted: Sequence[str]) -> int:
+    """By how it ended, and by the gaps."""
     if outcome.end == "interrupted":
         return EXIT_INTERRUPTED
     if outcome.end == "target-gone":
         return CollectorError.exit_code
     if outcome.end != "duration":
         return EXIT_PARTIAL
-    return EXIT_PARTIAL if any(_is_partial(gap, wanted) for gap, _ in outcome.gaps) else 0
+    return EXIT_PARTIAL if any(is_partial(gap, wanted) for gap, _ in outcome.gaps) else 0
 
 
-def _is_partial(gap: Any, wanted: Sequence[str]) -> bool:
+def is_partial(gap: Any, wanted: Sequence[str]) -> bool:
+    """Whether something failed, or is missing that was asked for."""
     if gap.probe in wanted:
         return True
     return gap.probe not in _MAY_BE_MISSING and gap.reason not in _HARMLESS_REASONS
@@ -137,7 +139,7 @@ def _summary(
         lines.append(f"cut short: {outcome.error}")
     if outcome.decision is not None:
         lines.append(f"first look: {sentence(outcome.decision)}")
-    lines.extend(f"not seen: {text}" for gap, text in outcome.gaps if _is_partial(gap, ()))
+    lines.extend(f"not seen: {text}" for gap, text in outcome.gaps if is_partial(gap, ()))
     lines.append(_further(probes, granted))
     lines.append(f"next: leakcase analyze {case.path}")
     lines.append(
@@ -223,7 +225,8 @@ def _name_on_host(system: System, identity: ProcessIdentity) -> str:
         return identity.stat().comm.decode("utf-8", "replace")
 
 
-def _default_path(name: str, pid: int) -> str:
+def default_path(name: str, pid: int) -> str:
+    """The case in the working directory, by what it is of and when."""
     plain = "".join(
         char if char.isascii() and (char.isalnum() or char in "._-") else "_" for char in name
     )

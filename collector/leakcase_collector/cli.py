@@ -37,6 +37,8 @@ def build_parser() -> argparse.ArgumentParser:
     capture = commands.add_parser("capture", help="watch a process and write a case")
     _add_target(capture)
     add_capture_options(capture)
+    capture.add_argument("--core", metavar="FILE",
+        help="look at a core file instead of a process (level read-memory)")  # fmt: skip
     capture.add_argument("--json", action="store_true", help="print the outcome as JSON")
     capture.set_defaults(run=_capture)
 
@@ -118,6 +120,10 @@ def _fail(error: CollectorError) -> int:
 
 
 def _capture(arguments: argparse.Namespace) -> int:
+    if arguments.core is not None:
+        from .post_mortem import capture_core
+
+        return capture_core(arguments)
     from .capture import capture
 
     return capture(arguments)

@@ -26,19 +26,22 @@ _MACHINES = {"i686": "i386", "armv7l": "arm", "armv6l": "arm"}
 
 def case_header(
     system: System,
-    identity: ProcessIdentity,
+    identity: Optional[ProcessIdentity],
     redactor: Redactor,
     *,
     interval_ns: int,
     duration_ns: Optional[int],
     levels: list[str],
 ) -> CaseHeader:
-    """Read what the header says of this host, this collector and this capture."""
+    """What the header says of this host, this collector and this capture.
+
+    `identity` None: what is looked at is a core file, which may be of another host.
+    """
     anchor = wall_anchor()
     machine = platform.machine()
     machine = _MACHINES.get(machine, machine)
     own_os = _os_release(system.read_text, "/etc/os-release")
-    their_os = _target_os(system, identity.pid)
+    their_os = own_os if identity is None else _target_os(system, identity.pid)
     unknown = VersionToken("unknown")
     return CaseHeader(
         format_major=FORMAT_MAJOR,
@@ -55,7 +58,7 @@ def case_header(
         requested_duration_ns=duration_ns,
         interval_ns=interval_ns,
         privileged=_has_ptrace_capability(system),
-        same_user=_same_user(system, identity.pid),
+        same_user=None if identity is None else _same_user(system, identity.pid),
         host=redactor.host(platform.node()),
         user=redactor.user(_user_name()),
         os_id=redactor.version(own_os.get("ID")),
@@ -65,6 +68,7 @@ def case_header(
         if their_os != own_os
         else None,
         levels=levels,
+        core=True if identity is None else None,
     )
 
 
