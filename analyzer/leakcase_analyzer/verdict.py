@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import prod
 
 from leakcase_analyzer.choosing import Choice, choose, respect_bounds
+from leakcase_analyzer.core_answer import CoreAnswer, answer_of_core
 from leakcase_analyzer.evidence import Evidence
 from leakcase_analyzer.findings.base import (
     Activity,
@@ -59,7 +60,8 @@ def weigh(evidence: Evidence, findings: Sequence[Finding]) -> Verdict:
     trends = [trend for trend in of_type(findings, Trend) if trend.counts]
     choice = choose(trends, findings)
     if choice is None:
-        return _nothing_to_judge()
+        is_core = evidence.header is not None and evidence.header.core
+        return _of_core(answer_of_core(evidence, findings)) if is_core else _nothing_to_judge()
     kind = _kind(evidence, findings, choice)
     choice = heed_references(respect_bounds(choice, kind, findings), findings)
     memory = _memory_behind(choice, trends)
@@ -102,6 +104,21 @@ def _nothing_to_judge() -> Verdict:
         trigger="unknown",
         watch_longer_seconds=FULL_WINDOW_SECONDS,
         reasons=(say("not one sample of the process's memory is in the case"),),
+        main=None,
+    )
+
+
+def _of_core(answer: CoreAnswer) -> Verdict:
+    return Verdict(
+        status=answer.status,
+        kind=answer.kind,
+        confidence=answer.confidence,
+        headline=answer.headline,
+        rate_bytes_per_hour=None,
+        rate_interval_bytes_per_hour=None,
+        trigger="unknown",
+        watch_longer_seconds=None if answer.status == "leak" else FULL_WINDOW_SECONDS,
+        reasons=answer.reasons,
         main=None,
     )
 

@@ -73,7 +73,8 @@ def _parts(evidence: Evidence, style: Style) -> list[tuple[str, str]]:
 def watched(evidence: Evidence) -> str:
     """How long, when, how often."""
     header, status = evidence.header, evidence.columns("status")
-    parts = [span(evidence.window_seconds)]
+    is_core = header is not None and header.core
+    parts = ["a core file" if is_core else span(evidence.window_seconds)]
     if status is not None:
         parts.append(count(len(status), "sample"))
     if header is not None and status is not None:

@@ -20,9 +20,8 @@ def heap_line(analysis: Analysis) -> str | None:
     if heap.python_in_use_bytes:
         parts[0] += f" ({size(heap.python_in_use_bytes)} of it pymalloc's)"
     if heap.kept_bytes is not None:
-        parts.append(
-            f"kept free {size(heap.kept_bytes)} ({share(heap.kept_share)} of what it holds)"
-        )
+        of_all = f" ({share(heap.kept_share)} of what it holds)" if heap.held_bytes else ""
+        parts.append(f"kept free {size(heap.kept_bytes)}{of_all}")
     if heap.arenas:
         parts.append(count(heap.arenas, "arena"))
     return ", ".join(parts)
