@@ -37,7 +37,7 @@ for page in range(0, {PAGES}, 4):
     whole[(page + 1) * size : (page + 1) * size + 4] = b"%04d" % page
 libc.munmap(ctypes.c_void_p(start), size)
 libc.munmap(ctypes.c_void_p(start + ({PAGES} + 1) * size), size)
-print(start + size)
+print(start + size, flush=True)
 sys.stdin.read()
 """
 
