@@ -56,10 +56,12 @@ def test_every_thread_is_asked_and_one_that_sleeps_tells_its_stack() -> None:
     try:
         time.sleep(0.1)
         states = thread_states(System(), os.getpid())
+        # Libraries have threads that Python does not know of.
+        threads = len(os.listdir("/proc/self/task"))
     finally:
         wake.set()
         sleeper.join()
-    assert len(states) == threading.active_count() + 1
+    assert len(states) == threads
     assert any(state.stack_pointer is not None for state in states)
 
 
