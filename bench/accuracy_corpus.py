@@ -194,7 +194,8 @@ def doublings(rng: Rng, t: Floats) -> Shape:
     """A table that doubles whenever it is full: events at log-spaced times."""
     first, size = t[-1] * rng.uniform(0.01, 0.1), _log_uniform(rng, 30 * KB, 1000 * KB)
     times = first * 2.0 ** np.arange(12)
-    return Shape(size * 2.0 ** np.searchsorted(times, t, side="right"))
+    full = np.searchsorted(times, t, side="right").astype(np.float64)
+    return Shape(np.asarray(size * 2.0**full, dtype=np.float64))
 
 
 def expiring_cache(rng: Rng, t: Floats) -> Shape:
@@ -286,11 +287,17 @@ def _noise(rng: Rng, pieces: list[Floats], length: int) -> Floats:
 
 def corpus(seed: int, seconds: float, each: int, pieces: list[Floats]) -> Iterator[Case]:
     """`each` series of every kind, sampled once a second with the jitter of a busy machine."""
-    for truth, kinds in (("leak", LEAKS), ("innocent", INNOCENTS), ("twin", TWINS)):
+    kinds_by_truth: dict[Truth, tuple[Callable[[Rng, Floats], Shape], ...]] = {
+        "leak": LEAKS,
+        "innocent": INNOCENTS,
+        "twin": TWINS,
+    }
+    for truth, kinds in kinds_by_truth.items():
         for kind in kinds:
             for turn in range(each):
                 rng = np.random.default_rng((seed, zlib.crc32(kind.__name__.encode()), turn))
-                t = np.arange(int(seconds) + 1) + np.abs(rng.normal(0, 0.02, int(seconds) + 1))
+                beats = np.arange(int(seconds) + 1, dtype=np.float64)
+                t = beats + np.abs(rng.normal(0, 0.02, beats.size))
                 shape = kind(rng, t - t[0])
                 y = _log_uniform(rng, 3e6, 3e8) + shape.y + _noise(rng, pieces, t.size)
                 y = np.round(y / PAGE_BYTES) * PAGE_BYTES

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from leakcase_collector.errors import LimitReached, NotSupported
 from leakcase_collector.system.door import System
 from leakcase_collector.system.package_owner import PackageOwner
@@ -10,6 +12,7 @@ _LISTS = "/var/lib/dpkg/info"
 _STATUS = "/var/lib/dpkg/status"
 _LISTS_MAX = 20_000
 _LIST_LIMIT_BYTES = 4 * 1024 * 1024
+_PIECE_BYTES = 256 * 1024
 _STATUS_LIMIT_BYTES = 64 * 1024 * 1024
 
 
@@ -28,9 +31,10 @@ def dpkg_owners(system: System, pid: int, paths: frozenset[str]) -> dict[str, Pa
                 content = lists.read_bytes(name, _LIST_LIMIT_BYTES)
             except (NotSupported, LimitReached):
                 continue  # removed meanwhile, or a package with 100,000 files
-            for path in missing.intersection(content.split(b"\n")):
-                packages[path.decode("utf-8", "surrogateescape")] = name[: -len(".list")]
-                missing.discard(path)
+            for lines in _in_pieces(content):
+                for path in missing.intersection(lines):
+                    packages[path.decode("utf-8", "surrogateescape")] = name[: -len(".list")]
+                    missing.discard(path)
             if not missing:
                 break
     versions = _versions(system, pid, frozenset(packages.values()))
@@ -38,6 +42,16 @@ def dpkg_owners(system: System, pid: int, paths: frozenset[str]) -> dict[str, Pa
         path: PackageOwner("dpkg", package.partition(":")[0], *versions.get(package, (None, None)))
         for path, package in packages.items()
     }
+
+
+def _in_pieces(content: bytes) -> Iterator[list[bytes]]:
+    """The lines, some thousands at a time: a list of 4 MB as one of lines would take 10 MB more."""
+    start = 0
+    while start < len(content):
+        end = content.find(b"\n", start + _PIECE_BYTES)
+        end = len(content) if end < 0 else end
+        yield content[start:end].split(b"\n")
+        start = end + 1
 
 
 def _versions(
