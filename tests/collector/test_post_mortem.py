@@ -38,6 +38,9 @@ from tests.collector.heap.subjects import subject
 from tests.collector.system.compiled import compiled
 from tests.collector.system.started import started, started_python
 
+# It looks into running programs too, to compare: once is enough, on the newest Python.
+pytestmark = pytest.mark.live
+
 WRITERS = [pytest.param("gdb", marks=needs_gdb)]
 if kernel_writes_here():
     WRITERS.append(pytest.param("kernel"))

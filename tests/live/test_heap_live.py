@@ -60,6 +60,12 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Futu
         }
 
 
+def between_looks(answer: Answer) -> float:
+    """Seconds from the first look into the heap to the last: on a busy host more than asked for."""
+    seconds: float = answer["heap"]["change"]["seconds"]
+    return seconds
+
+
 def said(answer: Answer) -> str:
     return "\n".join(answer["verdict"]["reasons"])
 
@@ -85,15 +91,15 @@ def test_a_heap_leak_names_the_size_of_block_that_grows(
     assert leaked is not None and leaked.block_bytes is not None
     size = answer["heap"]["sizes"][0]
     assert size["least_bytes"] <= leaked.block_bytes <= size["most_bytes"]
-    seconds = answer["heap"]["change"]["seconds"]
-    assert size["count_delta"] / seconds == pytest.approx(leaked.blocks_per_second, rel=0.05)
+    assert size["count_delta"] / between_looks(answer) == pytest.approx(leaked.blocks_per_second, rel=0.05)
     assert f"blocks of {size['least_bytes']:,} to {size['most_bytes']:,} bytes" in said(answer)
 
 
 def test_a_leak_of_cpp_objects_names_their_class(answers: dict[str, Future[Answer]]) -> None:
     answer = answers["cpp-object-leak"].result()
     grown = {one["name"]: one["count_delta"] for one in answer["types"]}
-    assert grown["(anonymous namespace)::Session"] == pytest.approx(797 * CAPTURE_SECONDS, rel=0.05)
+    expected = 797 * between_looks(answer)
+    assert grown["(anonymous namespace)::Session"] == pytest.approx(expected, rel=0.05)
     held = answer["heap"]["sizes"][0]["holds"]
     assert held["class"] == "(anonymous namespace)::Session" and held["share"] > 0.99
     assert "(anonymous namespace)::Session" in said(answer)
@@ -110,8 +116,9 @@ def test_a_leak_of_python_objects_names_their_type(answers: dict[str, Future[Ans
     assert (answer["verdict"]["status"], answer["verdict"]["kind"]) == ("leak", "managed-heap")
     grown = {one["name"]: one["count_delta"] for one in answer["types"]}
     # 499 sessions a second, each with its bytes.
-    assert grown["Session"] == pytest.approx(499 * CAPTURE_SECONDS, rel=0.05)
-    assert grown["bytes"] == pytest.approx(499 * CAPTURE_SECONDS, rel=0.1)
+    expected = 499 * between_looks(answer)
+    assert grown["Session"] == pytest.approx(expected, rel=0.05)
+    assert grown["bytes"] == pytest.approx(expected, rel=0.1)
     assert "Session grew by" in said(answer)
 
 

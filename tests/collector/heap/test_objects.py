@@ -133,8 +133,8 @@ def test_objects_that_stay_are_counted_while_other_threads_churn(program: str, t
     found = counts(record, tuple(CLASSES))
     for name, count in CLASSES.items():
         assert abs(found[name] - count) <= 0.02 * count + 1
-    passing = counts(record)["N12_GLOBAL__N_17PassingE"]
-    assert 0 < passing <= 1.05 * 2 * 3000
+    # Those that come and go: at this moment there may be none.
+    assert counts(record).get("N12_GLOBAL__N_17PassingE", 0) <= 1.05 * 2 * 3000
 
 
 @pytest.mark.parametrize("name", ("jemalloc", "tcmalloc_minimal", "mimalloc"))
