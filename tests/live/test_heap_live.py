@@ -91,7 +91,8 @@ def test_a_heap_leak_names_the_size_of_block_that_grows(
     assert leaked is not None and leaked.block_bytes is not None
     size = answer["heap"]["sizes"][0]
     assert size["least_bytes"] <= leaked.block_bytes <= size["most_bytes"]
-    assert size["count_delta"] / between_looks(answer) == pytest.approx(leaked.blocks_per_second, rel=0.05)
+    rate = size["count_delta"] / between_looks(answer)
+    assert rate == pytest.approx(leaked.blocks_per_second, rel=0.05)
     assert f"blocks of {size['least_bytes']:,} to {size['most_bytes']:,} bytes" in said(answer)
 
 
