@@ -247,6 +247,7 @@ def main() -> int:
     parser.add_argument("--short", action="store_true", help="two minutes instead of eleven")
     parser.add_argument("--enforce", action="store_true", help="exit 1 where a budget is exceeded")
     options = parser.parse_args()
+    print(f"load when it began: {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs")
     with tempfile.TemporaryDirectory(prefix="leakcase-bench-") as folder:
         table = bench(options.short, Path(folder))
     print(table)
