@@ -363,3 +363,15 @@ def test_confidence_grows_with_the_window_and_with_agreeing_books() -> None:
 
 def test_an_undecided_answer_claims_nothing() -> None:
     assert judge(T, warm_up(T, tau=100.0)).confidence == 0.0
+
+
+@pytest.mark.parametrize("period", [2.3, 3.7, 4.621, 5.4, 6.9])
+def test_where_the_looks_fall_on_a_sawtooth_makes_no_growth(period: float) -> None:
+    # At one look a second a tooth that rises 6 MB in it is known to some MB only.
+    rng = np.random.default_rng(7919)
+    answers = []
+    for _ in range(40):
+        t = np.arange(61.0) + np.abs(rng.normal(0, 0.02, 61)) + rng.uniform(0, period)
+        answers.append(judge(t, 6e6 * (t % period) + 1e6).status)
+    assert "leak" not in answers
+    assert answers.count("bounded") >= 38
