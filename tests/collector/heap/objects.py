@@ -90,9 +90,12 @@ def context_of(pid: int, redactor: Optional[Redactor] = None) -> Iterator[Record
 
 
 def looked(pid: int) -> RecordingContext:
-    """One look by the probe."""
-    with context_of(pid) as context:
-        HeapLabelsProbe().begin(context, 1)
+    """One look by the probe; another where it gave up, as it may on a busy machine."""
+    for _ in range(3):
+        with context_of(pid) as context:
+            HeapLabelsProbe().begin(context, 1)
+        if not context.gaps:
+            break
     return context
 
 
