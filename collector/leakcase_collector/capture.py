@@ -21,7 +21,7 @@ from .outcome import Outcome
 from .plan import PlanContext
 from .probes import PROBES
 from .probes.base import Probe
-from .progress import duration, progress_for, size
+from .progress import duration, progress_for, size, without_controls
 from .redact import Redactor
 from .session import Session
 from .system.door import System
@@ -187,7 +187,7 @@ def consumers_table(consumers: Sequence[Consumer]) -> str:
         pss = "-" if c.pss_bytes is None else size(c.pss_bytes)
         lines.append(
             f"{c.pid:>8}  {size(c.rss_bytes):>10}  {pss:>10}  {size(c.swap_bytes):>10}  "
-            f"{c.threads:>7}  {_printable(c.name)}"
+            f"{c.threads:>7}  {without_controls(c.name)}"
         )
     return "\n".join(lines)
 
@@ -231,7 +231,3 @@ def default_path(name: str, pid: int) -> str:
         char if char.isascii() and (char.isalnum() or char in "._-") else "_" for char in name
     )
     return f"{plain or 'process'}-{pid}-{time.strftime('%Y%m%d-%H%M%S')}.leakcase"
-
-
-def _printable(text: str) -> str:
-    return "".join(char if char.isprintable() else "?" for char in text)

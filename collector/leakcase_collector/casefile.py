@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from typing import Any, Optional
@@ -62,10 +63,8 @@ class CaseFile:
 
     def write_map_line(self, line: bytes) -> None:
         """Append to the private map. A full disk costs the map's tail, not the capture."""
-        try:
+        with contextlib.suppress(OSError):
             os.write(self._map_descriptor, line)
-        except OSError:
-            self.map_lines_lost = getattr(self, "map_lines_lost", 0) + 1
 
     def close(self) -> None:
         """Close both files."""

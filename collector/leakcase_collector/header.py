@@ -40,7 +40,7 @@ def case_header(
     anchor = wall_anchor()
     machine = platform.machine()
     machine = _MACHINES.get(machine, machine)
-    own_os = _os_release(system.read_text, "/etc/os-release")
+    own_os = _own_os(system)
     their_os = own_os if identity is None else _target_os(system, identity.pid)
     unknown = VersionToken("unknown")
     return CaseHeader(
@@ -82,11 +82,15 @@ def build() -> str:
     return "wheel" if "-packages" in __file__ else "source"
 
 
-def _os_release(read: object, path: str) -> dict[str, str]:
+def _own_os(system: System) -> dict[str, str]:
     try:
-        text = read(path)  # type: ignore[operator]
+        return _parse_os_release(system.read_text("/etc/os-release"))
     except CollectorError:
         return {}
+
+
+def _parse_os_release(text: str) -> dict[str, str]:
+    """ID and VERSION_ID of an os-release(5) file."""
     pairs = (line.partition("=") for line in text.splitlines())
     return {k: v.strip().strip("\"'") for k, _, v in pairs if k in ("ID", "VERSION_ID")}
 
@@ -96,10 +100,9 @@ def _target_os(system: System, pid: int) -> dict[str, str]:
     for path in ("/etc/os-release", "/usr/lib/os-release"):
         try:
             with system.open_target_file(pid, path) as file:
-                text = file.read_at(0, 16384).decode("utf-8", "replace")
+                return _parse_os_release(file.read_at(0, 16384).decode("utf-8", "replace"))
         except CollectorError:
             continue
-        return _os_release(lambda _: text, path)  # noqa: B023  (used at once)
     return {}
 
 

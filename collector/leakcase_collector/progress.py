@@ -80,6 +80,11 @@ class ProgressLine:
             self._drawn = False
 
 
+def without_controls(name: str) -> str:
+    """A name of the host's for its own terminal, with nothing in it that could drive that."""
+    return "".join(char if char.isprintable() else "?" for char in name)
+
+
 def _columns() -> int:
     try:
         return os.get_terminal_size(sys.stderr.fileno()).columns or 80
@@ -91,4 +96,4 @@ def progress_for(name: str, quiet: bool) -> Optional[ProgressLine]:
     """A live line where stderr is a terminal that can redraw, else None."""
     if quiet or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
         return None
-    return ProgressLine("".join(char if char.isprintable() else "?" for char in name))
+    return ProgressLine(without_controls(name))
