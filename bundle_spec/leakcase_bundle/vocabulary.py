@@ -31,9 +31,24 @@ VOCABULARIES: dict[str, frozenset[str]] = {
     "gap_detail": _words(
         """smaps smaps_rollup maps fd fdinfo task net cgroup kmsg environ exe cmdline pressure
         package-database elf nvidia-smi drm schedstat meminfo limits namespace mem pagemap
-        heap-not-glibc heap-not-found heap-layout heap-inconsistent other"""
+        heap-not-glibc heap-not-found heap-layout heap-inconsistent no-entry-point
+        costly-entry-point bpf perf-event uprobe tracefs bpf-program symbols calls-too-many bpftrace
+        memleak-bpfcc other"""
     ),
-    "loss": _words("ticks regions descriptors threads sockets records rows frames types"),
+    "loss": _words(
+        "ticks regions descriptors threads sockets records rows frames types blocks stacks calls"
+    ),
+    "code": _words("native python jit kernel unknown"),
+    "stack_end": _words("root depth copied-bytes no-rule no-module jit unreadable tool"),
+    "attach_method": _words(
+        "uprobe-session uprobe-multi uprobe-perf uprobe-tracefs bpftrace memleak-bpfcc"
+    ),
+    "allocator_call": _words(
+        """malloc calloc realloc reallocarray memalign aligned-alloc posix-memalign valloc pvalloc
+        free operator-new operator-delete mmap munmap mremap other"""
+    ),
+    "trace_mode": _words("bursts full"),
+    "trace_tool": _words("bpftrace memleak-bpfcc"),
     "python_source": _words("gc pymalloc"),
     "event": _words(
         "exec exit zombie stopped continued interrupted back-off clock-step target-frozen"

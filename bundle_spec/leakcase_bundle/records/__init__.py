@@ -44,6 +44,17 @@ from .snapshots import (
     SocketGroup,
     ThreadGroup,
 )
+from .trace import (
+    CodeFrame,
+    CodeStack,
+    TraceContents,
+    TraceOutstanding,
+    TraceRates,
+    TraceSites,
+    TraceSurvival,
+    TraceTool,
+    TraceWindow,
+)
 
 __all__ = [
     "Allocator",
@@ -51,6 +62,8 @@ __all__ = [
     "CaseHeader",
     "CgroupFacts",
     "CgroupSeries",
+    "CodeFrame",
+    "CodeStack",
     "CollectorSeries",
     "Consent",
     "Cost",
@@ -86,4 +99,11 @@ __all__ = [
     "Target",
     "ThreadGroup",
     "ThreadSeries",
+    "TraceContents",
+    "TraceOutstanding",
+    "TraceRates",
+    "TraceSites",
+    "TraceSurvival",
+    "TraceTool",
+    "TraceWindow",
 ]
