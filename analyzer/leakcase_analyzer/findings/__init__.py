@@ -14,6 +14,7 @@ from leakcase_analyzer.findings.anonymous_memory import anonymous_memory
 from leakcase_analyzer.findings.base import Finding
 from leakcase_analyzer.findings.blind_heap import blind_heap
 from leakcase_analyzer.findings.blind_spots import blind_spots
+from leakcase_analyzer.findings.blind_trace import blind_trace
 from leakcase_analyzer.findings.bounds import bounds
 from leakcase_analyzer.findings.control_group import control_group
 from leakcase_analyzer.findings.cpp_classes import cpp_classes
@@ -51,6 +52,7 @@ FINDINGS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
     bounds,
     limits,
     blind_heap,
+    blind_trace,
     blind_spots,
 )
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from leakcase_analyzer.evidence import Evidence
 from leakcase_analyzer.findings.base import Finding, NotSeen
 from leakcase_analyzer.findings.blind_heap import HEAP_PROBES
+from leakcase_analyzer.findings.blind_trace import TRACE_PROBES
 from leakcase_analyzer.sentences import Code, Count, Share, Span, say
 from leakcase_analyzer.series.growth import FULL_WINDOW_SECONDS
 
@@ -68,6 +69,9 @@ LOSSES = {
     "records": "record",
     "frames": "frame",
     "rows": "row",
+    "blocks": "block",
+    "stacks": "stack",
+    "calls": "call",
 }
 MEMORY_NOT_READ = NotSeen(
     claim=say("what the memory holds, and whether anything still refers to it"),
@@ -185,7 +189,8 @@ def _capture(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _gaps(evidence: Evidence) -> Iterator[Finding]:
-    found = {(gap.probe, gap.reason) for gap in evidence.gaps if gap.probe not in HEAP_PROBES}
+    told = HEAP_PROBES.keys() | TRACE_PROBES.keys()
+    found = {(gap.probe, gap.reason) for gap in evidence.gaps if gap.probe not in told}
     for probe, reason in sorted(found):
         blind = PROBES.get(probe, UNKNOWN_PROBE)
         # A host without the thing loses nothing by our not seeing it.
