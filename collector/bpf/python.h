@@ -16,20 +16,21 @@
 
 /* All zero: there is no Python. Written by PythonLayout.for_kernel(). */
 struct python_layout {
-    __u64 current_thread;    /* user address of a pointer to the running thread state; 0: not known */
-    __u16 thread_native_id;  /* in a thread state: the kernel's number of the thread; 0: not there */
-    __u16 thread_frame;      /* in a thread state: pointer to the innermost frame, or to a cframe */
-    __u16 cframe_frame;      /* in a cframe: pointer to the innermost frame; PYTHON_ABSENT: no cframe */
+    __u64 current_thread;   /* user address of a pointer to the running thread state; 0: not known */
+    __u64 instruction_mask; /* 32 bits where it is an index (f_lasti), 64 where it is an address */
+    __u16 thread_native_id; /* in a thread state: the kernel's number of the thread; 0: not there */
+    __u16 thread_frame;     /* in a thread state: pointer to the innermost frame, or to a cframe */
+    __u16 cframe_frame;     /* in a cframe: pointer to the innermost frame; PYTHON_ABSENT: no cframe */
     __u16 frame_previous;
     __u16 frame_code;
     __u16 frame_instruction;
-    __u16 frame_owner;       /* one byte; PYTHON_ABSENT before 3.11 */
-    __u16 frame_is_entry;    /* one byte, 3.11 only, else PYTHON_ABSENT */
-    __u8 instruction_bytes;  /* 4: index from the code's start; 8: address */
-    __u8 shim_owner;         /* owner of a frame that stands for a call from C; 0xff: there are none */
-    __u8 every_frame_is_entry; /* 3.10 and before: each frame has a C call of its own */
-    __u8 armed;
-    __u32 unused;
+    __u16 frame_owner;      /* one byte, read where there is none as well */
+    __u16 frame_is_entry;   /* one byte, read where there is none as well */
+    __u8 entry_mask;        /* 1 in 3.11, where frame_is_entry says so; else 0 */
+    __u8 every_frame_is_entry; /* 1 in 3.10 and before: each frame has a C call of its own; else 0 */
+    __u8 has_shims;         /* 1 since 3.12: frames that stand for a call from C */
+    __u8 shim_owner;        /* whose owner is this one */
+    __u32 armed;
 };
 
 struct python_frame {
@@ -43,16 +44,15 @@ struct python_frames {
     struct python_frame frames[PYTHON_FRAMES];
 };
 
-_Static_assert(sizeof(struct python_layout) == 32, "PythonLayout.for_kernel() packs 32 bytes");
+_Static_assert(sizeof(struct python_layout) == 40, "PythonLayout.for_kernel() packs 40 bytes");
 _Static_assert(sizeof(struct python_frames) == 8 + 16 * PYTHON_FRAMES, "frames_of_sample()");
 
-/* What stands at an address; 0 where it cannot be read. */
+/* What stands at an address; 0 where it cannot be read: the helper clears what it could not fill. */
 static __always_inline __u64 python_word(__u64 address)
 {
     __u64 word = 0;
 
-    if (bpf_probe_read_user(&word, sizeof(word), (const void *)address))
-        return 0;
+    bpf_probe_read_user(&word, sizeof(word), (const void *)address);
     return word;
 }
 
@@ -60,8 +60,7 @@ static __always_inline __u8 python_byte(__u64 address)
 {
     __u8 byte = 0;
 
-    if (bpf_probe_read_user(&byte, sizeof(byte), (const void *)address))
-        return 0;
+    bpf_probe_read_user(&byte, sizeof(byte), (const void *)address);
     return byte;
 }
 
@@ -99,12 +98,14 @@ static __always_inline __u64 python_innermost(const struct python_layout *layout
 /*
  * Writes the frames of thread `tid` to `out`, innermost first; `known` is its thread state in the
  * target, or null. Returns a hash of them, 0 where there are none.
+ *
+ * `out` lies in a map: the verifier follows no values in there, so that each turn of the loop looks
+ * the same to it. With the count in a register it saw more states than its limit of a million.
  */
 static __always_inline __u64 python_walk(const struct python_layout *layout, const __u64 *known,
-                                         __u32 tid, struct python_frames *out)
+                                         __u32 tid, volatile struct python_frames *out)
 {
-    __u64 code = 0, instruction = 0, frame, hash = 0;
-    __u32 count = 0;
+    __u64 frame, hash = 0;
     int step;
 
     out->count = 0;
@@ -113,43 +114,30 @@ static __always_inline __u64 python_walk(const struct python_layout *layout, con
         return 0;
     frame = python_innermost(layout, known, tid);
     for (step = 0; step < PYTHON_STEPS && frame; step++) {
-        __u8 is_shim = 0;
+        __u8 owner = python_byte(frame + layout->frame_owner);
+        __u32 index = out->count;
 
-        if (layout->frame_owner != PYTHON_ABSENT)
-            is_shim = python_byte(frame + layout->frame_owner) == layout->shim_owner;
-        /* Whether a frame is its call's outermost shows at the next one only, at a shim. */
-        if (is_shim)
-            code |= code != 0;
-        if (code) {
-            if (count >= PYTHON_FRAMES)
+        if (layout->has_shims && owner == layout->shim_owner) {
+            index--;
+            if (index < PYTHON_FRAMES)
+                out->frames[index].code |= 1;
+        } else {
+            __u64 code = python_word(frame + layout->frame_code) & ~7ULL;
+            __u64 instruction = python_word(frame + layout->frame_instruction);
+
+            if (index >= PYTHON_FRAMES)
                 break;
-            out->frames[count].code = code;
-            out->frames[count].instruction = instruction;
-            count++;
+            instruction &= layout->instruction_mask;
+            code |= python_byte(frame + layout->frame_is_entry) & layout->entry_mask;
+            code |= layout->every_frame_is_entry;
             hash = python_mix(python_mix(hash, code), instruction);
-            code = 0;
-        }
-        if (!is_shim) {
-            code = python_word(frame + layout->frame_code) & ~7ULL;
-            instruction = python_word(frame + layout->frame_instruction);
-            if (layout->instruction_bytes == 4)
-                instruction &= 0xffffffff;
-            if (layout->every_frame_is_entry)
-                code |= code != 0;
-            if (layout->frame_is_entry != PYTHON_ABSENT)
-                code |= code && python_byte(frame + layout->frame_is_entry);
+            out->frames[index].code = code;
+            out->frames[index].instruction = instruction;
+            out->count = index + 1;
         }
         frame = python_word(frame + layout->frame_previous);
     }
-    if (code && !frame && count < PYTHON_FRAMES) {
-        out->frames[count].code = code;
-        out->frames[count].instruction = instruction;
-        count++;
-        hash = python_mix(python_mix(hash, code), instruction);
-        code = 0;
-    }
-    out->count = count;
-    out->truncated = code != 0 || frame != 0;
+    out->truncated = frame != 0;
     return hash;
 }
 
