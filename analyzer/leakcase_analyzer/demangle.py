@@ -32,22 +32,22 @@ QUALIFIERS = {"r": " __restrict", "V": " volatile", "K": " const"}
 STRING = "std::__cxx11::basic_string<char, std::char_traits<char>, std::allocator<char>>"
 
 
-class _Unknown(Exception):
+class NotUnderstood(Exception):
     """Not of the part of the grammar that is known."""
 
 
 def class_name(mangled: str) -> str:
     """The class, or `mangled` itself where it is not understood."""
-    reader = _Reader(mangled)
+    reader = NameReader(mangled)
     try:
         written = reader.type().text
-    except _Unknown:
+    except NotUnderstood:
         return mangled
     return written.replace(STRING, "std::string") if reader.is_at_end else mangled
 
 
 @dataclass(frozen=True)
-class _Type:
+class WrittenType:
     """What stands before a declared name, and what stands behind it."""
 
     left: str
@@ -57,21 +57,21 @@ class _Type:
     def text(self) -> str:
         return self.left + self.right
 
-    def followed_by(self, mark: str) -> _Type:
+    def followed_by(self, mark: str) -> WrittenType:
         """A pointer, reference or qualified form of it; functions and arrays need parentheses."""
         if self.right and not self.left.endswith(("*", "&", "const", "volatile")):
-            return _Type(f"{self.left}({mark.strip()}", ")" + self.right)
-        return _Type(self.left + mark, self.right)
+            return WrittenType(f"{self.left}({mark.strip()}", ")" + self.right)
+        return WrittenType(self.left + mark, self.right)
 
 
 @dataclass
-class _Reader:
+class NameReader:
     """Reads a mangled name once, from left to right."""
 
     text: str
     at: int = 0
     depth: int = 0
-    known: list[_Type] = field(default_factory=list)
+    known: list[WrittenType] = field(default_factory=list)
 
     @property
     def is_at_end(self) -> bool:
@@ -89,7 +89,7 @@ class _Reader:
 
     def expect(self, wanted: str) -> None:
         if not self.take(wanted):
-            raise _Unknown
+            raise NotUnderstood
 
     def until(self, end: str, read: Callable[[], str]) -> list[str]:
         """What `read` reads, up to `end`."""
@@ -98,10 +98,10 @@ class _Reader:
             found.append(read())
         return found
 
-    def remember(self, one: _Type) -> _Type:
+    def remember(self, one: WrittenType) -> WrittenType:
         """A component that S<number>_ may stand for later."""
         if len(one.text) > MOST_CHARACTERS:
-            raise _Unknown
+            raise NotUnderstood
         self.known.append(one)
         return one
 
@@ -111,15 +111,15 @@ class _Reader:
         while self.peek() and self.peek() in digits:
             self.at += 1
         if start == self.at or self.at - start > MOST_DIGITS:
-            raise _Unknown
+            raise NotUnderstood
         return int(self.text[start : self.at], len(digits))
 
     # --- types ------------------------------------------------------------------------------------
 
-    def type(self) -> _Type:
+    def type(self) -> WrittenType:
         self.depth += 1
         if self.depth > MOST_DEPTH:
-            raise _Unknown
+            raise NotUnderstood
         found = self._type()
         self.depth -= 1
         return found
@@ -127,15 +127,15 @@ class _Reader:
     def type_text(self) -> str:
         return self.type().text
 
-    def _type(self) -> _Type:
+    def _type(self) -> WrittenType:
         two = self.peek(2)
         if two in ("Dn", "Di", "Ds", "Du"):
             self.at += 2
-            return _Type(BUILTINS[two])
+            return WrittenType(BUILTINS[two])
         one = self.peek()
         if one in BUILTINS:
             self.at += 1
-            return _Type(BUILTINS[one])
+            return WrittenType(BUILTINS[one])
         if one in POINTERS and self.take(one):
             return self.remember(self.type().followed_by(POINTERS[one]))
         if one in QUALIFIERS:
@@ -146,33 +146,33 @@ class _Reader:
             return self._array()
         return self._class()
 
-    def _qualified(self) -> _Type:
+    def _qualified(self) -> WrittenType:
         marks = "".join(QUALIFIERS[mark] for mark in "rVK" if self.take(mark))
         return self.remember(self.type().followed_by(marks))
 
-    def _function(self) -> _Type:
+    def _function(self) -> WrittenType:
         self.expect("F")
         self.take("Y")
         returned = self.type()
         if returned.right:
-            raise _Unknown
+            raise NotUnderstood
         arguments = self._arguments(self.until("E", self.type_text))
-        return self.remember(_Type(returned.left + " ", arguments))
+        return self.remember(WrittenType(returned.left + " ", arguments))
 
     @staticmethod
     def _arguments(types: list[str]) -> str:
         return "()" if types == ["void"] else f"({', '.join(types)})"
 
-    def _array(self) -> _Type:
+    def _array(self) -> WrittenType:
         self.expect("A")
         count = "" if self.peek() == "_" else str(self.number())
         self.expect("_")
         of = self.type()
-        return self.remember(_Type(of.left + " ", f"[{count}]{of.right}"))
+        return self.remember(WrittenType(of.left + " ", f"[{count}]{of.right}"))
 
     # --- names ------------------------------------------------------------------------------------
 
-    def _class(self) -> _Type:
+    def _class(self) -> WrittenType:
         """A class or enumeration, with all that is remembered of it."""
         if self.take("N"):
             return self._nested()
@@ -181,46 +181,46 @@ class _Reader:
         if self.peek() == "S" and self.peek(2) != "St":
             named, is_known = self._substitution(), True
         else:
-            named = self.remember(_Type(self._unscoped()))
+            named = self.remember(WrittenType(self._unscoped()))
             is_known = False
         if self.peek() == "I":
-            return self.remember(_Type(named.text + self._template_arguments()))
+            return self.remember(WrittenType(named.text + self._template_arguments()))
         if not is_known or named.text not in ("std::allocator", "std::basic_string"):
             return named
-        raise _Unknown  # a template alone is no type
+        raise NotUnderstood  # a template alone is no type
 
     def _unscoped(self) -> str:
         return ("std::" if self.take("St") else "") + self._unqualified()
 
-    def _nested(self) -> _Type:
+    def _nested(self) -> WrittenType:
         while self.peek() in QUALIFIERS:
             self.at += 1
-        whole: _Type | None = None
+        whole: WrittenType | None = None
         while not self.take("E"):
             if whole is None and self.peek() == "S":
-                whole = _Type("std") if self.take("St") else self._substitution()
+                whole = WrittenType("std") if self.take("St") else self._substitution()
             elif self.peek() == "I" and whole is not None:
-                whole = self.remember(_Type(whole.text + self._template_arguments()))
+                whole = self.remember(WrittenType(whole.text + self._template_arguments()))
             else:
                 scope = "" if whole is None else whole.text + "::"
-                whole = self.remember(_Type(scope + self._unqualified()))
+                whole = self.remember(WrittenType(scope + self._unqualified()))
         if whole is None:
-            raise _Unknown
+            raise NotUnderstood
         return whole
 
-    def _local(self) -> _Type:
+    def _local(self) -> WrittenType:
         """A class within a function, which is written with the types of its arguments."""
         function = self._function_name()
-        return self.remember(_Type(f"{function}::{self._unqualified()}"))
+        return self.remember(WrittenType(f"{function}::{self._unqualified()}"))
 
     def _function_name(self) -> str:
         before = len(self.known)
         marks = " const" if self.peek(2) == "NK" else ""
-        named = self._class() if self.peek() in ("N", "S") else _Type(self._unscoped())
+        named = self._class() if self.peek() in ("N", "S") else WrittenType(self._unscoped())
         if len(self.known) > before and self.peek() != "I" and not named.text.endswith(">"):
             self.known.pop()  # the function itself is no type, and no prefix of one
         if named.text.endswith(">") or self.peek() == "I":
-            raise _Unknown  # whose arguments may be those of the template
+            raise NotUnderstood  # whose arguments may be those of the template
         types = self.until("E", self.type_text)
         # `main` is mangled without its arguments.
         return named.text + (self._arguments(types) + marks if types else "")
@@ -247,21 +247,21 @@ class _Reader:
         name = self.peek(length)
         self.at += length
         if not length or len(name) < length:
-            raise _Unknown
+            raise NotUnderstood
         return "(anonymous namespace)" if name.startswith("_GLOBAL__N_") else name
 
-    def _substitution(self) -> _Type:
+    def _substitution(self) -> WrittenType:
         two = self.peek(2)
         if two in ABBREVIATIONS:
             self.at += 2
-            return _Type(ABBREVIATIONS[two])
+            return WrittenType(ABBREVIATIONS[two])
         self.expect("S")
         index = 0
         if self.peek() != "_":
             index = self.number("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ") + 1
         self.expect("_")
         if index >= len(self.known):
-            raise _Unknown
+            raise NotUnderstood
         return self.known[index]
 
     # --- templates --------------------------------------------------------------------------------
@@ -270,7 +270,7 @@ class _Reader:
         self.expect("I")
         self.depth += 1
         if self.depth > MOST_DEPTH:
-            raise _Unknown
+            raise NotUnderstood
         arguments = self.until("E", self._template_argument)
         self.depth -= 1
         return f"<{', '.join(one for one in arguments if one)}>"
