@@ -33,7 +33,7 @@ VOCABULARIES: dict[str, frozenset[str]] = {
         package-database elf nvidia-smi drm schedstat meminfo limits namespace mem pagemap
         heap-not-glibc heap-not-found heap-layout heap-inconsistent no-entry-point
         costly-entry-point bpf perf-event uprobe tracefs bpf-program symbols calls-too-many bpftrace
-        memleak-bpfcc other"""
+        memleak-bpfcc hsperfdata go-heap-stats v8-pages native-memory-tracking jvm-attach other"""
     ),
     "loss": _words(
         "ticks regions descriptors threads sockets records rows frames types blocks stacks calls"
@@ -50,6 +50,12 @@ VOCABULARIES: dict[str, frozenset[str]] = {
     "trace_mode": _words("bursts full"),
     "trace_tool": _words("bpftrace memleak-bpfcc"),
     "python_source": _words("gc pymalloc"),
+    "managed_source": _words("hsperfdata vm-structs heap-stats v8-pages"),
+    "native_purpose": _words(
+        """java-heap class thread code gc compiler internal symbol other shared-class-space arena
+        logging arguments module synchronization safepoint native-memory-tracking metaspace
+        string-deduplication serviceability object-monitors gc-card-set unknown"""
+    ),
     "event": _words(
         "exec exit zombie stopped continued interrupted back-off clock-step target-frozen"
     ),

@@ -13,6 +13,7 @@ from .about import (
 )
 from .heap import HeapArena, HeapCensus, HeapSizes
 from .labels import HeapClasses, HeapLabels
+from .managed import ManagedClasses, ManagedHeap, ManagedNative
 from .process import (
     Allocator,
     CgroupFacts,
@@ -82,6 +83,9 @@ __all__ = [
     "HostSeries",
     "Limits",
     "Loss",
+    "ManagedClasses",
+    "ManagedHeap",
+    "ManagedNative",
     "Mark",
     "Module",
     "OomKill",

@@ -56,6 +56,17 @@ class HeapCensus:
         "under the reader.",
         default=None,
     )
+    sampled_permille: Optional[int] = says(
+        "Of what the arenas have, how much was walked: windows at even distances. Figures of "
+        "blocks are then estimates, scaled up, those of classes of size as well; the sum of all "
+        "still is `system_bytes`. Absent: all of it was walked.",
+        default=None,
+    )
+    error_permille: Optional[int] = says(
+        "Bound of the error of `in_use_bytes` as a share of it, from how much the windows differ: "
+        "19 of 20 estimates are nearer. Only where it is an estimate.",
+        default=None,
+    )
 
 
 @record("heap.arena")
