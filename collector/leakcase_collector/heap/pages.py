@@ -13,8 +13,9 @@ _KEPT_PAGES = 2048
 class ResidentPages:
     """Reads small structures. A page is read once and kept, so make a new one for each look."""
 
-    def __init__(self, memory: Memory) -> None:
+    def __init__(self, memory: Memory, kept_pages: int = _KEPT_PAGES) -> None:
         self._memory = memory
+        self._kept_pages = kept_pages
         self._kept: dict[int, bytes | None] = {}
         self._are_resident: dict[int, bool] = {}
 
@@ -56,7 +57,7 @@ class ResidentPages:
 
     def _page(self, number: int) -> bytes | None:
         if number not in self._kept:
-            if len(self._kept) >= _KEPT_PAGES:
+            if len(self._kept) >= self._kept_pages:
                 self._kept.clear()
             self._kept[number] = self._read(number * PAGE_BYTES)
         return self._kept[number]

@@ -1,0 +1,1 @@
+"""Who allocates what stays: entry points, windows of tracing, and later looks at what they left."""

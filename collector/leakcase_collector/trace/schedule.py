@@ -1,0 +1,170 @@
+"""When the target is traced, and for how long, so that it loses no more than it may.
+
+What a watched call costs is known (`Prices`), and how often the target makes such calls is measured
+in the first short window and in every one since. All windows together may cost ``--max-slowdown``
+of the CPU that the target uses in the whole capture; the windows are made shorter, then fewer, and
+where not even one fits there is none.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Mapping
+from typing import NamedTuple, Optional
+
+from leakcase_collector.system.clock import NS_PER_MS, NS_PER_SECOND
+
+FREES = ("free", "operator-delete")
+#: What programs call often. The kernel's own calls are rare, as nobody calls them in a loop.
+COMMON = ("malloc", "calloc", "realloc", "operator-new")
+
+WINDOW_NS = 300 * NS_PER_MS
+#: The first window measures the rates: nothing is known before it.
+CALIBRATION_NS = 50 * NS_PER_MS
+CALIBRATION_CALLS = 500
+CALLS_PER_WINDOW = 5000
+FEWEST_CALLS = 100
+WINDOWS_MAX = 48
+#: A window's blocks are looked at again after ten seconds at the earliest.
+LAST_WINDOW_SHARE = 0.75
+_WINDOW_EVERY_NS = 4 * NS_PER_SECOND
+_START_NS = NS_PER_SECOND
+#: A target that uses next to no CPU may be charged as if it used this share of a core.
+_IDLE_SHARE = 0.02
+#: Of the whole budget, so much may be spent before the rates are known.
+_CREDIT = 0.34
+#: Of a core, what tracing may cost the collector itself, on average.
+OWN_CPU_SHARE = 0.02
+
+
+class Prices(NamedTuple):
+    """What watching costs the target, in ns of its CPU: each call by its word, and a window."""
+
+    call_ns: Mapping[str, int]
+    window_ns: int
+
+    def of(self, calls: Mapping[str, float]) -> float:
+        """So many calls of each word."""
+        return sum(self.call_ns.get(call, 0) * count for call, count in calls.items())
+
+    @property
+    def pair_ns(self) -> int:
+        """A block's whole life: the dearest allocation, and its free."""
+        frees = [self.call_ns.get(call, 0) for call in FREES]
+        return max([0, *(ns for call, ns in self.call_ns.items() if call in COMMON)]) + max(frees)
+
+
+class WindowPlan(NamedTuple):
+    """A window that fits: its time, and what ends it earlier: the number of allocations, or what
+    the calls of all kinds have cost the target."""
+
+    duration_ns: int
+    allocations: int
+    cost_ns: int
+
+
+class Schedule:
+    """The windows of one capture. All times are of CLOCK_MONOTONIC."""
+
+    def __init__(
+        self, started_ns: int, duration_ns: int, share: float, prices: Prices, longest_ns: int
+    ) -> None:
+        self.prices = prices
+        self.spent_ns = 0
+        self._calls: Counter[str] = Counter()
+        self._watched_ns = 0
+        self._share = share
+        self._started_ns = started_ns
+        self._duration_ns = duration_ns
+        self._longest_ns = min(WINDOW_NS, longest_ns)
+        self._due = window_times(started_ns, duration_ns, random.Random())
+
+    @property
+    def next_ns(self) -> Optional[int]:
+        """When the next window is due; None where there is none any more."""
+        return self._due[0] if self._due else None
+
+    def budget_ns(self, now_ns: int, target_cpu_ns: int) -> int:
+        """What tracing may cost in the whole capture, if the target goes on as it did."""
+        elapsed_ns = max(now_ns - self._started_ns, 1)
+        busy = max(target_cpu_ns / elapsed_ns, _IDLE_SHARE)
+        return int(self._share * busy * self._duration_ns)
+
+    def plan(self, now_ns: int, target_cpu_ns: int) -> Optional[WindowPlan]:
+        """The window that may be opened now; None where it is too early or does not fit.
+
+        `target_cpu_ns`: what the target used since the capture began.
+        """
+        if not self._due or now_ns < self._due[0]:
+            return None
+        left_ns = self.budget_ns(now_ns, target_cpu_ns) - self.spent_ns
+        if not self._watched_ns:
+            return self._first(left_ns)
+        per_second = self.prices.of(self.rates_per_second())
+        for windows in range(len(self._due), 0, -1):
+            plan = self._affordable(left_ns // windows, per_second)
+            if plan is not None:
+                self._thin_out(windows)
+                return plan
+        self._due = self._due[1:]  # Perhaps the target will have become busier by the next.
+        return None
+
+    def _first(self, left_ns: int) -> WindowPlan:
+        pair_ns = max(self.prices.pair_ns, 1)
+        allowed_ns = max(int(_CREDIT * left_ns) - self.prices.window_ns, FEWEST_CALLS * pair_ns)
+        calls = min(CALIBRATION_CALLS, allowed_ns // pair_ns)
+        return WindowPlan(min(CALIBRATION_NS, self._longest_ns), calls, allowed_ns)
+
+    def _affordable(self, cost_ns: int, per_second: float) -> Optional[WindowPlan]:
+        left_ns = cost_ns - self.prices.window_ns
+        calls = left_ns // max(self.prices.pair_ns, 1)
+        if left_ns < per_second * self._longest_ns / NS_PER_SECOND and calls < FEWEST_CALLS:
+            return None
+        return WindowPlan(self._longest_ns, max(min(calls, CALLS_PER_WINDOW), 1), left_ns)
+
+    def _thin_out(self, windows: int) -> None:
+        """Keep so many of the times, evenly, the one that is due among them."""
+        due = self._due
+        self._due = [due[place * len(due) // windows] for place in range(windows)]
+
+    def account(
+        self, now_ns: int, watched_ns: int, calls: Mapping[str, int], own_cpu_ns: int
+    ) -> int:
+        """Take down what a window did; returns what it cost the target, in ns.
+
+        `watched_ns`: for how long calls were watched; `own_cpu_ns`: what it cost the collector.
+        """
+        self._due = self._due[1:]
+        rested_ns = now_ns + int(own_cpu_ns / OWN_CPU_SHARE)
+        self._due = [max(due, rested_ns) for due in self._due]
+        cost_ns = int(self.prices.window_ns + self.prices.of(calls))
+        self.spent_ns += cost_ns
+        self._calls.update(calls)
+        self._watched_ns += watched_ns
+        return cost_ns
+
+    def rates_per_second(self) -> dict[str, float]:
+        """Calls of each word, over all windows so far."""
+        seconds = max(self._watched_ns, 1) / NS_PER_SECOND
+        return {call: count / seconds for call, count in self._calls.items()}
+
+    def lingers(self, now_ns: int, target_cpu_ns: int, linger_ns: int) -> bool:
+        """Whether frees may be watched for so long after a window."""
+        frees = {call: n for call, n in self.rates_per_second().items() if call in FREES}
+        cost_ns = self.prices.of(frees) * linger_ns / NS_PER_SECOND
+        left_ns = self.budget_ns(now_ns, target_cpu_ns) - self.spent_ns
+        return cost_ns <= left_ns / max(len(self._due), 1)
+
+
+def window_times(started_ns: int, duration_ns: int, chance: random.Random) -> list[int]:
+    """One time at random in each of equal stretches of the capture: what the target does
+    regularly neither meets all windows nor none."""
+    span_ns = max(int(LAST_WINDOW_SHARE * duration_ns) - _START_NS, 0)
+    count = min(max(span_ns // _WINDOW_EVERY_NS, 3), WINDOWS_MAX)
+    stretch_ns = span_ns // count
+    times = [started_ns + _START_NS]  # The first measures the rates: soon.
+    for number in range(count):
+        start_ns = started_ns + _START_NS + number * stretch_ns
+        times.append(start_ns + chance.randrange(max(stretch_ns, 1)))
+    return times

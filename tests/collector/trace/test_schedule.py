@@ -1,0 +1,132 @@
+"""What tracing may cost is kept to, whatever the target does."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from leakcase_collector.system.clock import NS_PER_SECOND
+from leakcase_collector.trace.schedule import (
+    CALIBRATION_CALLS,
+    CALLS_PER_WINDOW,
+    FEWEST_CALLS,
+    LAST_WINDOW_SHARE,
+    WINDOW_NS,
+    WINDOWS_MAX,
+    Prices,
+    Schedule,
+    window_times,
+)
+
+PRICES = Prices({"malloc": 2400, "free": 1000}, 200_000)
+MINUTE_NS = 60 * NS_PER_SECOND
+
+
+def run(
+    duration_ns: int, share: float, busy: float, pairs_per_second: float
+) -> tuple[list[int], int, int]:
+    """The windows' starts, what all cost, and the budget, of a target that works evenly."""
+    schedule = Schedule(0, duration_ns, share, PRICES, WINDOW_NS)
+    opened: list[int] = []
+    for now_ns in range(NS_PER_SECOND, duration_ns, NS_PER_SECOND):
+        plan = schedule.plan(now_ns, int(busy * now_ns))
+        if plan is None:
+            continue
+        seen = min(int(pairs_per_second * plan.duration_ns / NS_PER_SECOND), plan.allocations)
+        watched_ns = min(int(seen / pairs_per_second * NS_PER_SECOND), plan.duration_ns) or 1
+        schedule.account(now_ns, watched_ns, {"malloc": seen, "free": seen}, 0)
+        opened.append(now_ns)
+    return opened, schedule.spent_ns, schedule.budget_ns(duration_ns, int(busy * duration_ns))
+
+
+@settings(max_examples=60)
+@given(
+    seconds=st.integers(20, 600),
+    share=st.sampled_from([0.001, 0.01, 0.1]),
+    busy=st.floats(0.05, 2.0),
+    pairs=st.floats(1, 1_500_000),
+)
+def test_all_windows_together_stay_within_the_share(
+    seconds: int, share: float, busy: float, pairs: float
+) -> None:
+    opened, spent_ns, budget_ns = run(seconds * NS_PER_SECOND, share, busy, pairs)
+    least_ns = PRICES.window_ns + FEWEST_CALLS * PRICES.pair_ns
+    assert spent_ns <= max(budget_ns, least_ns)
+    assert opened, "the rates are always measured"
+
+
+def test_a_server_with_20000_allocations_a_second_gets_windows_at_one_percent() -> None:
+    opened, spent_ns, budget_ns = run(2 * MINUTE_NS, 0.01, 0.5, 20_000)
+    assert len(opened) >= 20
+    assert 0.5 * budget_ns < spent_ns <= budget_ns
+
+
+def test_where_calls_are_many_windows_become_fewer_before_they_become_useless() -> None:
+    opened, _, _ = run(MINUTE_NS, 0.01, 1.0, 1_400_000)
+    schedule = Schedule(0, MINUTE_NS, 0.01, PRICES, WINDOW_NS)
+    schedule.account(0, 1_000_000, {"malloc": 1400, "free": 1400}, 0)
+    plan = schedule.plan(MINUTE_NS // 2, MINUTE_NS // 2)
+    assert plan is not None
+    assert plan.allocations >= FEWEST_CALLS
+    assert len(opened) >= 3
+
+
+def test_the_first_window_is_a_small_one() -> None:
+    plan = Schedule(0, MINUTE_NS, 1.0, PRICES, WINDOW_NS).plan(MINUTE_NS, MINUTE_NS)
+    assert plan is not None
+    assert plan.allocations == CALIBRATION_CALLS
+    assert plan.duration_ns < WINDOW_NS
+
+
+def test_no_window_sees_more_allocations_than_its_cap() -> None:
+    schedule = Schedule(0, MINUTE_NS, 1.0, PRICES, WINDOW_NS)
+    schedule.account(0, NS_PER_SECOND, {"malloc": 10}, 0)
+    plan = schedule.plan(MINUTE_NS, MINUTE_NS)
+    assert plan is not None
+    assert plan.allocations == CALLS_PER_WINDOW
+
+
+def test_a_target_that_got_dearer_gets_no_further_window() -> None:
+    schedule = Schedule(0, MINUTE_NS, 0.01, PRICES, WINDOW_NS)
+    schedule.account(0, NS_PER_SECOND, {"malloc": 1_000_000, "free": 1_000_000}, 0)
+    now_ns = MINUTE_NS // 10
+    while schedule.next_ns is not None:
+        assert schedule.plan(max(now_ns, schedule.next_ns), now_ns // 10) is None
+
+
+def test_what_the_collector_spends_on_a_window_delays_the_next() -> None:
+    schedule = Schedule(0, MINUTE_NS, 0.5, PRICES, WINDOW_NS)
+    schedule.account(NS_PER_SECOND, NS_PER_SECOND, {"malloc": 10}, NS_PER_SECOND // 5)
+    assert schedule.next_ns is not None
+    assert schedule.next_ns >= 11 * NS_PER_SECOND
+
+
+def test_frees_are_watched_for_longer_only_where_that_fits() -> None:
+    schedule = Schedule(0, MINUTE_NS, 0.01, PRICES, WINDOW_NS)
+    schedule.account(0, NS_PER_SECOND // 10, {"malloc": 50, "free": 50}, 0)
+    assert schedule.lingers(NS_PER_SECOND, NS_PER_SECOND, NS_PER_SECOND)
+    schedule.account(0, NS_PER_SECOND // 10, {"free": 90_000}, 0)
+    assert not schedule.lingers(NS_PER_SECOND, NS_PER_SECOND, NS_PER_SECOND)
+
+
+@given(seed=st.integers(), seconds=st.integers(5, 90_000))
+def test_times_are_spread_at_random_and_leave_time_for_later_looks(seed: int, seconds: int) -> None:
+    duration_ns = seconds * NS_PER_SECOND
+    times = window_times(0, duration_ns, random.Random(seed))
+    assert times == sorted(times)
+    assert 4 <= len(times) <= WINDOWS_MAX + 1
+    assert times[-1] <= max(LAST_WINDOW_SHARE * duration_ns, NS_PER_SECOND)
+
+
+def test_two_captures_do_not_open_their_windows_at_the_same_times() -> None:
+    one, other = (window_times(0, MINUTE_NS, random.Random(seed)) for seed in (1, 2))
+    assert one != other
+
+
+@pytest.mark.parametrize("calls", [{}, {"mremap": 3}])
+def test_a_call_without_a_price_costs_a_window_only(calls: dict[str, int]) -> None:
+    schedule = Schedule(0, MINUTE_NS, 0.01, PRICES, WINDOW_NS)
+    assert schedule.account(0, 1, calls, 0) == PRICES.window_ns
