@@ -1,4 +1,4 @@
-"""Names of Rust's functions: the older symbols, C++'s nested names with a hash, and v0 (RFC 2603)."""
+"""Names of Rust's functions: older symbols (C++ names with a hash at the end) and v0 (RFC 2603)."""
 
 from __future__ import annotations
 

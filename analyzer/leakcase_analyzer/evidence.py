@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 from leakcase_analyzer.block_looks import BlockLook
 from leakcase_analyzer.columns import Columns
 from leakcase_analyzer.heap_looks import HeapLook, PythonLook
+from leakcase_analyzer.trace_looks import Tracing
 from leakcase_bundle.records import (
     Allocator,
     CaseEnd,
@@ -133,6 +134,7 @@ class Evidence:
     python: tuple[PythonLook, ...] = ()
     blocks: tuple[BlockLook, ...] = ()
     unreachable: HeapUnreachable | None = None
+    tracing: Tracing = Tracing()
     oom_kills: tuple[OomKill, ...] = ()
     gaps: tuple[Gap, ...] = ()
     losses: tuple[Loss, ...] = ()

@@ -11,6 +11,7 @@ from leakcase_analyzer.evidence import Evidence, Reading
 from leakcase_analyzer.gather_blocks import BlockStore
 from leakcase_analyzer.gather_groups import FirstAndLastStore, GpuStore, SnapshotStore, Window
 from leakcase_analyzer.gather_heap import HeapStore, PythonStore, is_sane
+from leakcase_analyzer.gather_trace import TraceStore
 from leakcase_bundle import Reader
 from leakcase_bundle import records as kinds
 
@@ -107,6 +108,7 @@ class _Gathering:
         self._heap = HeapStore()
         self._python = PythonStore()
         self._blocks = BlockStore()
+        self._trace = TraceStore()
         self._groups = {
             cls: FirstAndLastStore()
             for cls in (kinds.ThreadGroup, kinds.DescriptorGroup, kinds.SocketGroup)
@@ -125,6 +127,7 @@ class _Gathering:
             kinds.PythonTypes: self._python.add_types,
             kinds.HeapLabels: self._blocks.add_labels,
             kinds.HeapClasses: self._blocks.add_classes,
+            **self._trace.takers,
         }
         for record in reader:
             take = takers.get(type(record))
@@ -181,6 +184,7 @@ class _Gathering:
             python=self._python.looks(window),
             blocks=self._blocks.looks(window),
             unreachable=self._unreachable(window),
+            tracing=self._trace.tracing(window),
             thread_groups=groups[kinds.ThreadGroup],
             descriptor_groups=groups[kinds.DescriptorGroup],
             socket_groups=groups[kinds.SocketGroup],

@@ -1,0 +1,127 @@
+"""How code is called, and whose it is: the program's own, or a library's that everybody uses."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import Literal, TypeAlias
+
+from leakcase_analyzer.trace_looks import Frame, Stack
+
+#: own: the program's, or a library's that asked for the block for reasons of its own. common: the
+#: C and C++ libraries, the allocator, a language's runtime or interpreter.
+Part: TypeAlias = Literal["own", "common"]
+#: Module and function.
+Named: TypeAlias = tuple[str | None, str]
+
+#: Basenames of modules that allocate for whoever calls them.
+_COMMON_MODULES = re.compile(
+    r"(?:lib(?:c|m|dl|rt|pthread|util|resolv|gcc_s|stdc\+\+|c\+\+|c\+\+abi|supc\+\+|atomic|asan"
+    r"|jemalloc|tcmalloc\w*|mimalloc\w*|hoard|scudo|python[23]?|python[23]\.\d+\w*|jvm|jli|java"
+    r"|node|ruby|ruby-\d\S*|perl|lua\S*|mono\S*|coreclr|clrjit|beam)(?:-[\d.]+)?\.so[\d.]*"
+    r"|ld-(?:linux|musl|\d)\S*|libc\.musl\S*|python[23]?(?:\.\d+)?\w*|node|nodejs|java|ruby\S*|perl\S*"
+    r"|php\S*|beam\.smp|dotnet|\[vdso\])\Z"
+)
+#: Functions of the same kind, in whatever module they were compiled into.
+_COMMON_FUNCTIONS = re.compile(
+    r"(?:(?:std|__gnu_cxx|__cxxabiv1|core|alloc|hashbrown|runtime|runtime/cgo)(?:::|\.)"
+    r"|<(?:std|core|alloc)::|<\S+ as (?:std|core|alloc)::"
+    r"|operator (?:new|delete)|__rust_|__rustc|__rdl_|rust_|_cgo_|crosscall|_PyEval_|PyObject_"
+    r"|(?:(?:__libc_|__libc_m|je_|jemalloc_|tc_|tcm|mi_|_mi_|_rjem_je_|__interceptor_|__)?"
+    r"(?:malloc|calloc|realloc|reallocarray|memalign|aligned_alloc|posix_memalign|valloc|pvalloc"
+    r"|free|strdup|strndup|mallocx|rallocx|sdallocx|mmap|mmap64|mremap|munmap)"
+    r"(?:_default|_internal|_hook|_slow\w*|_hard|_small|_large|_huge|_aligned\w*|_generic\w*|zn?)?)\Z"
+    r"|(?:_int_malloc|_int_realloc|sysmalloc|imalloc\w*|tcache_alloc\w*|arena_malloc\w*"
+    r"|arena_ralloc\w*|large_malloc|large_palloc)\Z)"
+)
+#: Functions that may only pass a request on, as xmalloc does: so they are called in many a program.
+_WRAPPERS = re.compile(
+    r"(?:\w*::)*_*(?:[a-zA-Z][a-z0-9]*_+)*"
+    r"(?:try|x|z|s|g|p|pn|zt|ap|q|sk|my|safe|do|m|c|re|f|n|k|os|je|u|ut|av|jv|ztry|xz|xc|xm|xre)?"
+    r"(?:m|c|re|z|p|pn|x)?(?:alloc|memdup|strdup|strndup|memalign)(?:_?0|_n|_rc|_array|_or_die|_fast"
+    r"|_usable|_internal|_block|_large|_small|_impl|_zero\w*)*\Z"
+    r"|\w*(?:Malloc|Calloc|Realloc|Memalign)(?:0|Zero|Array)?\Z"
+    r"|(?:MemoryContext|AllocSet|Generation|Slab)\w*Alloc\w*\Z|palloc\w*\Z|repalloc\w*\Z"
+)
+#: Python's own modules and installed ones; a program's own lie elsewhere.
+#: Whoever passes requests on does so for this many callers; with fewer it is where to look.
+_LEAST_CALLERS = 3
+_COMMON_PYTHON_FILES = re.compile(
+    r"(?:/usr(?:/local)?/lib(?:64)?/(?:python|pypy)|<|.*/(?:site|dist)-packages(?:/|\Z))"
+)
+_COMMON_PYTHON_FUNCTIONS = frozenset(
+    """_find_and_load _find_and_load_unlocked _load_unlocked _call_with_frames_removed exec_module
+    get_code get_data _compile_bytecode _run_code _run_module_as_main""".split()
+)
+
+
+def basename(path: str) -> str:
+    """What stands behind the last slash."""
+    return path.rpartition("/")[2] or path
+
+
+def part_of(frame: Frame) -> Part:
+    """Whose code a frame is."""
+    if frame.code == "kernel":
+        return "common"
+    if frame.code == "python":
+        known = frame.file is not None and _COMMON_PYTHON_FILES.match(frame.file)
+        named = frame.file is None and frame.function in _COMMON_PYTHON_FUNCTIONS
+        return "common" if known or named else "own"
+    if frame.module is not None and _COMMON_MODULES.match(basename(frame.module)):
+        return "common"
+    if frame.function is None:
+        return "own" if frame.module is not None or frame.code == "jit" else "common"
+    return "common" if _COMMON_FUNCTIONS.match(frame.function) else "own"
+
+
+def wrappers(stacks: Iterable[Stack]) -> frozenset[Named]:
+    """The functions that pass requests on: called like one, and by several callers."""
+    callers: dict[Named, set[Named]] = {}
+    for stack in stacks:
+        for frame, caller in pairwise(stack.frames):
+            if frame.function is not None and _WRAPPERS.match(frame.function):
+                found = callers.setdefault((frame.module, frame.function), set())
+                if len(found) < _LEAST_CALLERS:
+                    found.add((caller.module, caller.function or f"{caller.address}"))
+    return frozenset(name for name, found in callers.items() if len(found) >= _LEAST_CALLERS)
+
+
+def responsible(stack: Stack, passing_on: frozenset[Named] = frozenset()) -> Frame | None:
+    """The frame that a stack's blocks are named after: the innermost of the program's own.
+
+    Those of `passing_on` only where there is no other; else the innermost that has a name, else
+    the innermost; None: there is no frame.
+    """
+    own = [frame for frame in stack.frames if part_of(frame) == "own"]
+    asking = [one for one in own if (one.module, one.function) not in passing_on]
+    named = [frame for frame in stack.frames if frame.function is not None]
+    return next(iter(asking or own or named or stack.frames), None)
+
+
+def place(frame: Frame) -> str:
+    """The function, or where the code lies if it has no name."""
+    if frame.function is not None:
+        return frame.function
+    where = "" if frame.module is None else basename(frame.module)
+    if frame.address is not None:
+        return f"{where}+{frame.address:#x}" if where else f"{frame.address:#x}"
+    if where:
+        return where
+    return {"jit": "generated code", "kernel": "the kernel"}.get(frame.code, "unknown code")
+
+
+def whence(frame: Frame) -> str | None:
+    """The file and line, else the module; None where that is known no better than `place`."""
+    if frame.file is not None:
+        return basename(frame.file) + ("" if frame.line is None else f":{frame.line}")
+    if frame.module is not None and frame.function is not None:
+        return basename(frame.module)
+    return None
+
+
+def in_full(frame: Frame) -> str:
+    """A frame in one line: what, and in brackets where."""
+    where = whence(frame)
+    return place(frame) if where is None else f"{place(frame)} ({where})"

@@ -1,0 +1,125 @@
+"""What watching the allocator told: code and its stacks, windows, and what became of blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from leakcase_bundle.records import TraceContents, TraceRates, TraceTool, TraceWindow
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One place in the code; None: not known."""
+
+    code: str
+    """A word of the vocabulary `code`."""
+    module: str | None = None
+    function: str | None = None
+    """As its author wrote it, where the symbol could be read."""
+    symbol: str | None = None
+    """As the program has it."""
+    function_offset: int | None = None
+    address: int | None = None
+    file: str | None = None
+    line: int | None = None
+    build_id: str | None = None
+
+
+UNKNOWN_FRAME = Frame("unknown")
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Frames from the innermost outwards, and a word of `stack_end`: why there is no further."""
+
+    frames: tuple[Frame, ...]
+    end: str = "root"
+
+
+NO_STACK = Stack((), "unreadable")
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What one stack did in one window; `kept` is what it allocated there and did not free."""
+
+    allocations: int
+    allocated_bytes: int
+    freed: int
+    kept: int
+    kept_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Alive:
+    """What one look found of the blocks of one stack and one window."""
+
+    alive: int
+    alive_bytes: int
+    dead: int
+    unknown: int
+    weak: int
+
+
+@dataclass(frozen=True, slots=True)
+class Survival:
+    """One later look at the blocks that a window left, by number of stack."""
+
+    age_seconds: float
+    rows: Mapping[int, Alive]
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Blocks of one stack that were allocated while all was traced and are not freed."""
+
+    blocks: int
+    held_bytes: int
+    older_blocks: int
+    """Of these, allocated in the first half of the time traced."""
+    older_bytes: int
+    allocations: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outstanding:
+    """What was held at one moment, by number of stack."""
+
+    seconds: float
+    rows: Mapping[int, Held]
+
+
+@dataclass(frozen=True)
+class Watched:
+    """One window, and what was told of it later."""
+
+    seconds: float
+    total: TraceWindow
+    sites: Mapping[int, Site]
+    looks: tuple[Survival, ...] = ()
+    """In order of age."""
+    outstanding: tuple[Outstanding, ...] = ()
+    """In order of time; of windows that traced everything."""
+
+    @property
+    def duration_seconds(self) -> float:
+        return self.total.duration_ns / 1e9
+
+
+@dataclass(frozen=True)
+class Tracing:
+    """All that a case tells of allocations; empty where none were watched."""
+
+    windows: tuple[Watched, ...] = ()
+    rates: tuple[tuple[float, TraceRates], ...] = ()
+    stacks: Mapping[int, Stack] = field(default_factory=dict)
+    contents: Mapping[int, TraceContents] = field(default_factory=dict)
+    """The last look at what the surviving blocks of a stack are."""
+    tools: tuple[TraceTool, ...] = ()
+    dropped: int = 0
+    """Records that contradict themselves, or are more than is kept."""
+
+    def stack(self, number: int) -> Stack:
+        """A stack by its number; NO_STACK where the case does not tell it."""
+        return self.stacks.get(number, NO_STACK)
