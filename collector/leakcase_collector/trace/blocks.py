@@ -69,13 +69,20 @@ class BlockReader:
             return False
         if now.chunk_bytes != then.chunk_bytes:
             return True
+        head = self._pages.words(address - HEADER_BYTES, 2)
+        if head is None or head[1] & IS_MMAPPED:
+            return False
         following = self._pages.words(address - HEADER_BYTES + now.chunk_bytes + WORD_BYTES, 1)
-        # A mapped chunk is followed by another mapping or by nothing.
-        header = self._pages.words(address - WORD_BYTES, 1)
-        is_mapped = header is not None and bool(header[0] & IS_MMAPPED)
-        if not is_mapped and following is not None and not following[0] & PREV_INUSE:
+        if following is not None and not following[0] & PREV_INUSE:
             return True
-        return self._is_listed(address, then, now)
+        return self._is_absorbed(address, *head) or self._is_listed(address, then, now)
+
+    def _is_absorbed(self, address: int, before_bytes: int, header: int) -> bool:
+        """Whether a free chunk in front of it has grown over it, which leaves its header behind."""
+        if header & PREV_INUSE:
+            return False
+        before = self._pages.words(address - HEADER_BYTES - before_bytes + WORD_BYTES, 1)
+        return before is not None and before[0] & SIZE_MASK != before_bytes
 
     def _is_listed(self, address: int, then: BlockLook, now: BlockLook) -> bool:
         """Whether the first word was made a link of a thread's cache or of a fastbin.
