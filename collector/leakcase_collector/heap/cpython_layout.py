@@ -1,0 +1,224 @@
+"""Where things stand in CPython's thread states, frames and code objects, by version.
+
+The numbers up to 3.12 are offsets in the headers of those releases (Include/cpython/pystate.h,
+Include/internal/pycore_frame.h, pycore_interp.h and pycore_runtime.h, code.h, frameobject.h), the
+same in every bug-fix release of each. 3.13 publishes its own at the beginning of _PyRuntime
+(Include/internal/pycore_debug_offsets.h). Both are believed only where what is read by them has the
+shape that it must have: a thread state names its interpreter, a frame's code is of type `code`.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from typing import NamedTuple, Optional
+
+from leakcase_collector.errors import NotSupported
+
+from .cpython_blocks import ResidentBlocks
+from .cpython_runtime import PythonImage
+
+_ABSENT = 0xFFFF
+#: struct python_layout of collector/bpf/python.h.
+_FOR_KERNEL = struct.Struct("=QQ8H4BI")
+#: The beginning of _Py_DebugOffsets: cookie, version, whether free-threaded, then one word each.
+_OFFSETS = struct.Struct("=8sQQ41Q")
+_COOKIE = b"xdebugpy"
+
+
+class CodeLayout(NamedTuple):
+    """In a code object: offsets in bytes. `name` is the qualified one where there is such a field.
+
+    `start`: where its instructions begin, since 3.11 within the object itself; None before.
+    """
+
+    first_line: int
+    file: int
+    name: int
+    line_table: int
+    start: Optional[int]
+
+    @property
+    def head_bytes(self) -> int:
+        """As much of a code object as holds all of these."""
+        return self.line_table + 8
+
+
+class PythonLayout(NamedTuple):
+    """Offsets in bytes; None for what a version does not have."""
+
+    minor: int
+    #: In _PyRuntime, in an interpreter, in a thread state.
+    interpreters: int
+    next_interpreter: int
+    threads: int
+    thread_id: int
+    native_id: Optional[int]
+    thread_frame: int
+    #: In what `thread_frame` points to, a _PyCFrame (3.11 and 3.12).
+    cframe_frame: Optional[int]
+    previous: int
+    frame_code: int
+    instruction: int
+    #: 3.11 and later: since then a frame is no object, and calls of Python by Python need no C.
+    owner: Optional[int]
+    #: 3.11: one byte, whether this frame is the outermost of its C call.
+    is_entry: Optional[int]
+    #: 3.12 and later: the owner of a frame that stands for a call from C.
+    shim_owner: Optional[int]
+    code: CodeLayout
+    #: Where the data of strings begin: those of ASCII characters only, and others.
+    ascii_data: int
+    unicode_data: int
+    #: From which structure and where on the running thread state is found (3.11 and later).
+    running: Optional[tuple[str, int]]
+
+    @property
+    def instruction_is_index(self) -> bool:
+        """f_lasti, an int, before 3.11; an address since."""
+        return self.owner is None
+
+    def for_kernel(self, running_thread_at: Optional[int], native_ids: bool) -> bytes:
+        """The same for the walk at an event, as struct python_layout of collector/bpf/python.h.
+
+        `running_thread_at`: the address of the pointer to the running thread state; None where it
+        is not known. `native_ids`: whether thread numbers in the target are those of the kernel
+        (they are not in a pid namespace of its own).
+        """
+        knows = running_thread_at is not None and native_ids and self.native_id is not None
+        return _FOR_KERNEL.pack(
+            running_thread_at or 0 if knows else 0,
+            0xFFFFFFFF if self.instruction_is_index else 0xFFFFFFFFFFFFFFFF,
+            self.native_id or 0 if knows else 0,
+            self.thread_frame,
+            _ABSENT if self.cframe_frame is None else self.cframe_frame,
+            self.previous,
+            self.frame_code,
+            self.instruction,
+            self.owner or 0,
+            self.is_entry or 0,
+            int(self.is_entry is not None),
+            int(self.instruction_is_index),
+            int(self.shim_owner is not None),
+            self.shim_owner or 0,
+            1,
+        )
+
+
+_BEFORE_3_11 = PythonLayout(
+    minor=9,
+    interpreters=32,
+    next_interpreter=0,
+    threads=8,
+    thread_id=176,
+    native_id=None,
+    thread_frame=24,
+    cframe_frame=None,
+    previous=24,
+    frame_code=32,
+    instruction=104,
+    owner=None,
+    is_entry=None,
+    shim_owner=None,
+    code=CodeLayout(first_line=40, file=104, name=112, line_table=120, start=None),
+    ascii_data=48,
+    unicode_data=72,
+    running=None,
+)
+_TABLE = {
+    8: _BEFORE_3_11._replace(minor=8),
+    9: _BEFORE_3_11,
+    10: _BEFORE_3_11._replace(minor=10, instruction=96),
+    11: PythonLayout(
+        minor=11,
+        interpreters=40,
+        next_interpreter=0,
+        threads=16,
+        thread_id=152,
+        native_id=160,
+        thread_frame=56,
+        cframe_frame=8,
+        previous=48,
+        frame_code=32,
+        instruction=56,
+        owner=69,
+        is_entry=68,
+        shim_owner=None,
+        code=CodeLayout(first_line=72, file=112, name=128, line_table=136, start=184),
+        ascii_data=48,
+        unicode_data=72,
+        running=("runtime", 576),  # gilstate.tstate_current
+    ),
+    12: PythonLayout(
+        minor=12,
+        interpreters=40,
+        next_interpreter=0,
+        threads=72,
+        thread_id=136,
+        native_id=144,
+        thread_frame=56,
+        cframe_frame=0,
+        previous=8,
+        frame_code=0,
+        instruction=56,
+        owner=70,
+        is_entry=None,
+        shim_owner=3,
+        code=CodeLayout(first_line=68, file=112, name=128, line_table=136, start=192),
+        ascii_data=40,
+        unicode_data=56,
+        running=("interpreter", 1048),  # _gil.last_holder
+    ),
+}
+
+
+def layout_of(image: PythonImage, blocks: ResidentBlocks) -> PythonLayout:
+    """Of the CPython that is at `image`. NotSupported for other versions than 3.8 to 3.13."""
+    content = blocks.read_now(image.runtime, _OFFSETS.size)
+    if content.startswith(_COOKIE):
+        return _published(_OFFSETS.unpack(content))
+    match = re.match(r"3\.(\d+)", image.version or "")
+    layout = _TABLE.get(int(match.group(1))) if match else None
+    if layout is None:
+        raise _unknown(f"its version is {image.version or 'not known'}")
+    return layout
+
+
+def _published(words: tuple[int, ...]) -> PythonLayout:
+    """From _Py_DebugOffsets of 3.13; later versions have other fields in between."""
+    _, version, is_free_threaded, *offsets = words
+    if version >> 16 != 0x030D:
+        raise _unknown(f"its version is {version >> 24 & 0xFF}.{version >> 16 & 0xFF}")
+    if is_free_threaded:
+        raise _unknown("it is a free-threaded build")
+    runtime, interpreter = offsets[0:3], offsets[3:16]
+    thread, frame, code = offsets[16:25], offsets[25:31], offsets[31:41]
+    if max(*runtime[2:], *interpreter[2:4], *thread, *frame, *code) >= _ABSENT:
+        raise _unknown("its own description of itself is damaged")
+    return PythonLayout(
+        minor=13,
+        interpreters=runtime[2],
+        next_interpreter=interpreter[2],
+        threads=interpreter[3],
+        thread_id=thread[5],
+        native_id=thread[6],
+        thread_frame=thread[4],
+        cframe_frame=None,
+        previous=frame[1],
+        frame_code=frame[2],
+        instruction=frame[3],
+        owner=frame[5],
+        is_entry=None,
+        shim_owner=3,
+        code=CodeLayout(code[5], code[1], code[3], code[4], code[9]),
+        ascii_data=40,
+        unicode_data=56,
+        running=("interpreter", interpreter[12]),
+    )
+
+
+def _unknown(why: str) -> NotSupported:
+    return NotSupported(
+        f"cannot name the functions of the Python interpreter: {why}. CPython 3.8 to 3.13 is "
+        "covered; the functions of C beneath are named all the same."
+    )
