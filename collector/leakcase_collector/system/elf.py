@@ -99,7 +99,7 @@ class ElfFile:
         header = self.unpack(f"HHI{word}{word}{word}IHHHHHH", 16)
         self.kind = _KINDS.get(header[0], "other")
         self.machine = _MACHINES.get((header[1], self.bits, self.byte_order), "other")
-        self._segments_at, self._sections_at = header[4], header[5]
+        self.entry, self._segments_at, self._sections_at = header[3:6]
         self._segment_bytes, self._segment_count = header[8], header[9]
         self._section_bytes, self._section_count, self._names_index = header[10:13]
 
