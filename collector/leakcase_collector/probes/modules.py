@@ -8,11 +8,14 @@ from leakcase_bundle.records import Module
 from leakcase_bundle.vocabulary import is_word
 from leakcase_collector.errors import CollectorError, NotPermitted, NotSupported, TargetGone
 from leakcase_collector.system.clock import NS_PER_MS, monotonic_ns
-from leakcase_collector.system.door import System
 from leakcase_collector.system.elf import ElfFile
 from leakcase_collector.system.elf_language import language_hints
-from leakcase_collector.system.files import TargetFile
-from leakcase_collector.system.modules import MappedModule, mapped_modules, open_module
+from leakcase_collector.system.modules import (
+    MappedModule,
+    open_program_file,
+    program_files,
+    program_inode,
+)
 from leakcase_collector.system.package_owner import PackageOwner
 from leakcase_collector.system.packages import Packages
 
@@ -22,8 +25,6 @@ from .base import Cadence, Context, Prediction, Probe
 MAX_MODULES = 512
 #: The language of a stripped file shows by a search through its constants: a time for all of them.
 LANGUAGES_TIME_NS = 300 * NS_PER_MS
-#: Mapped and executable, but no program files: code that a runtime wrote, and devices.
-_NO_FILES = ("/memfd:", "/dev/", "/SYSV", "/anon_hugepage", "/drm mm object", "/i915", "/dmabuf:")
 
 
 def elf_facts(elf: ElfFile) -> dict[str, Any]:
@@ -45,32 +46,6 @@ def _told(fact: Callable[[], Any]) -> Any:
         return fact()
     except NotSupported:  # ElfError
         return None
-
-
-def program_inode(system: System, pid: int) -> Optional[int]:
-    """The inode of the program's file; None where /proc/PID/exe may not be followed."""
-    try:
-        return system.status(f"/proc/{pid}/exe").st_ino
-    except (NotPermitted, NotSupported):
-        return None
-
-
-def program_files(system: System, pid: int) -> list[MappedModule]:
-    """The mapped files that are programs or libraries, the program itself first."""
-    inode = program_inode(system, pid)
-    files = [
-        module
-        for module in mapped_modules(system, pid)
-        if module.inode == inode or not module.path.startswith(_NO_FILES)
-    ]
-    return sorted(files, key=lambda module: module.inode != inode)
-
-
-def open_program_file(
-    system: System, pid: int, module: MappedModule, is_program: bool
-) -> TargetFile:
-    """The mapped file itself; the program through /proc/PID/exe, which needs no privileges."""
-    return system.open_executable(pid) if is_program else open_module(system, pid, module)
 
 
 class ModulesProbe(Probe):

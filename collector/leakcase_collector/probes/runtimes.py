@@ -7,12 +7,17 @@ from leakcase_collector.errors import NotPermitted, NotSupported
 from leakcase_collector.system.allocator import ModuleFacts, allocator_facts, allocators
 from leakcase_collector.system.clock import NS_PER_MS
 from leakcase_collector.system.elf import ElfFile
-from leakcase_collector.system.modules import MappedModule
+from leakcase_collector.system.modules import (
+    MappedModule,
+    open_program_file,
+    program_files,
+    program_inode,
+)
 from leakcase_collector.system.runtime import Runtime as FoundRuntime
 from leakcase_collector.system.runtime import java_version, runtime_of
 
 from .base import Cadence, Context, Prediction, Probe
-from .modules import MAX_MODULES, open_program_file, program_files, program_inode
+from .modules import MAX_MODULES
 
 
 class RuntimesProbe(Probe):

@@ -11,9 +11,12 @@ from leakcase_collector.system.door import System
 from leakcase_collector.system.files import TargetFile
 from leakcase_collector.system.identity import ProcessIdentity
 from leakcase_collector.system.memory import MemoryMapping, parse_mappings
-from leakcase_collector.system.modules import MappedModule
-
-from .modules import open_program_file, program_files, program_inode
+from leakcase_collector.system.modules import (
+    MappedModule,
+    open_program_file,
+    program_files,
+    program_inode,
+)
 
 if TYPE_CHECKING:
     from leakcase_collector.system.memory import Memory

@@ -158,6 +158,14 @@ def allocators(facts: Sequence[ModuleFacts], preloaded: Sequence[str] = ()) -> l
     return sorted(found, key=lambda allocator: not allocator.is_effective)
 
 
+def search_order(facts: Sequence[ModuleFacts], preloaded: Sequence[str] = ()) -> list[ModuleFacts]:
+    """The modules in the order in which the loader looks up a name that a caller uses.
+
+    What was loaded later by dlopen, and nothing else needs, is not among them.
+    """
+    return _search_order(facts, preloaded)[0]
+
+
 def _linkage(fact: ModuleFacts, is_preloaded: bool) -> str:
     if fact.is_program or not fact.defines_malloc:
         return "static"

@@ -38,10 +38,17 @@ class Symbol(NamedTuple):
 
 
 class SymbolScan(NamedTuple):
-    """What a search of .symtab found; `is_complete` is False where a limit cut it short."""
+    """What a search of .symtab found; `is_complete` is False where a limit cut it short.
 
-    found: frozenset[str]
+    Of several symbols of one name a global one is kept, else the first.
+    """
+
+    symbols: dict[str, Symbol]
     is_complete: bool
+
+    @property
+    def found(self) -> frozenset[str]:
+        return frozenset(self.symbols)
 
 
 class _Layout(NamedTuple):
@@ -70,16 +77,14 @@ def dynamic_symbol(elf: ElfFile, name: str) -> Symbol | None:
     if elf.dynamic.get(DT_HASH):
         return _by_hash(elf, wanted)
     table = _section_of_kind(elf, SHT_DYNSYM)
-    if table is None or name not in _scan(elf, table, {name}).found:
-        return None
-    return Symbol(0, 0)
+    return _scan(elf, table, {name}).symbols.get(name) if table is not None else None
 
 
 def defined_static_symbols(elf: ElfFile, names: Collection[str]) -> SymbolScan:
     """Those of `names` that .symtab defines, local ones included; nothing in a stripped file."""
     table = _section_of_kind(elf, SHT_SYMTAB)
     if table is None:
-        return SymbolScan(frozenset(), True)
+        return SymbolScan({}, True)
     return _scan(elf, table, names)
 
 
@@ -156,7 +161,15 @@ def _definition(elf: ElfFile, index: int, name: bytes) -> Symbol | None:
     strings = elf.offset_of(elf.dynamic[DT_STRTAB][0])
     if elf.read(strings + entry[0], len(name) + 1) != name + b"\0":
         return None
+    return _symbol(elf, entry)
+
+
+def _symbol(elf: ElfFile, entry: tuple[int, ...]) -> Symbol:
     return Symbol(entry[1], entry[2]) if elf.bits == 32 else Symbol(entry[4], entry[5])
+
+
+def _is_global(elf: ElfFile, entry: tuple[int, ...]) -> bool:
+    return (entry[3] if elf.bits == 32 else entry[1]) >> 4 != 0  # STB_LOCAL, in st_info
 
 
 def _is_defined(elf: ElfFile, entry: tuple[int, ...]) -> bool:
@@ -180,7 +193,7 @@ def _scan(elf: ElfFile, table: Section, names: Collection[str]) -> SymbolScan:
         max(table.size_bytes, strings.size_bytes) <= TABLE_LIMIT_BYTES
         and len(places) < _NAME_OFFSETS_MAX
     )
-    found: set[str] = set()
+    found: dict[str, Symbol] = {}
     layout = _LAYOUTS[elf.bits]
     step = _CHUNK_BYTES - _CHUNK_BYTES % layout.entry_bytes
     size = min(table.size_bytes, TABLE_LIMIT_BYTES) if places else 0
@@ -191,9 +204,10 @@ def _scan(elf: ElfFile, table: Section, names: Collection[str]) -> SymbolScan:
                 entry = struct.unpack_from(
                     elf.struct_order + layout.entry, content, number * layout.entry_bytes
                 )
-                if _is_defined(elf, entry):
-                    found.add(places[place])
-    return SymbolScan(frozenset(found), is_complete)
+                name = places[place]
+                if _is_defined(elf, entry) and (name not in found or _is_global(elf, entry)):
+                    found[name] = _symbol(elf, entry)
+    return SymbolScan(found, is_complete)
 
 
 def _name_places(elf: ElfFile, strings: Section, names: list[bytes]) -> dict[int, str]:

@@ -90,9 +90,15 @@ class TargetFile(_OpenFile):
         self.size_bytes = status.st_size
         self.device = status.st_dev
         self.inode = status.st_ino
+        self.owner = status.st_uid
 
     def __enter__(self) -> TargetFile:
         return self
+
+    @property
+    def descriptor_path(self) -> str:
+        """Opens this very file, whatever its names come to mean; valid until it is closed."""
+        return f"/proc/self/fd/{self._fd}"
 
     def read_at(self, offset: int, size: int) -> bytes:
         """Up to `size` bytes from `offset`; fewer only where the file ends."""

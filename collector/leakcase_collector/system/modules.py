@@ -11,6 +11,8 @@ from leakcase_collector.system.files import TargetFile
 from leakcase_collector.system.os_errors import printable
 
 _DELETED = " (deleted)"
+#: Mapped and executable, but no program files: code that a runtime wrote, and devices.
+_NO_FILES = ("/memfd:", "/dev/", "/SYSV", "/anon_hugepage", "/drm mm object", "/i915", "/dmabuf:")
 
 
 class MappedModule(NamedTuple):
@@ -94,3 +96,29 @@ def open_module(system: System, pid: int, module: MappedModule) -> TargetFile:
             f"cannot read {printable(module.path)} as process {pid} has it mapped: it was replaced "
             "or deleted since. Run as root, or restart the process on the new file."
         ) from error
+
+
+def program_inode(system: System, pid: int) -> int | None:
+    """The inode of the program's file; None where /proc/PID/exe may not be followed."""
+    try:
+        return system.status(f"/proc/{pid}/exe").st_ino
+    except (NotPermitted, NotSupported):
+        return None
+
+
+def program_files(system: System, pid: int) -> list[MappedModule]:
+    """The mapped files that are programs or libraries, the program itself first."""
+    inode = program_inode(system, pid)
+    files = [
+        module
+        for module in mapped_modules(system, pid)
+        if module.inode == inode or not module.path.startswith(_NO_FILES)
+    ]
+    return sorted(files, key=lambda module: module.inode != inode)
+
+
+def open_program_file(
+    system: System, pid: int, module: MappedModule, is_program: bool
+) -> TargetFile:
+    """The mapped file itself; the program through /proc/PID/exe, which needs no privileges."""
+    return system.open_executable(pid) if is_program else open_module(system, pid, module)
