@@ -18,6 +18,10 @@ HEAP_PROBES = {
     ),
     "heap-labels": ("what its blocks are", "C++ classes and contents are not named"),
     "python-types": ("its Python objects by type", "the types that grow are not known"),
+    "managed-heap": (
+        "how full the heap of its runtime is",
+        "growth of its collected heap cannot be told from native memory",
+    ),
     "reachability": (
         "whether anything still refers to what is in use",
         "a leak cannot be told from a cache that still fills",
@@ -31,6 +35,9 @@ DETAILS = {
     "heap-inconsistent": "the heap's blocks did not fit together: damaged, or changing too fast",
     "mem": "the kernel refused to open its memory",
     "pagemap": "the kernel does not tell which of its pages are in RAM",
+    "hsperfdata": "its JVM keeps no counters in memory (-XX:-UsePerfData)",
+    "go-heap-stats": "the counters of Go's runtime were not found; they are known from 1.19 on",
+    "v8-pages": "the pages of V8's heap are not of the form that Node 20 has",
 }
 #: Details that another allocator explains.
 NO_GLIBC = frozenset({"heap-not-glibc", "heap-not-found"})

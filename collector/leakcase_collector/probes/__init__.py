@@ -15,6 +15,7 @@ from .host import HostProbe
 from .identity import IdentityProbe
 from .kernel_log import KernelLogProbe
 from .limits import LimitsProbe
+from .managed_heap import ManagedHeapProbe
 from .modules import ModulesProbe
 from .python_types import PythonTypesProbe
 from .reachability import ReachabilityProbe
@@ -47,6 +48,7 @@ PROBES: tuple[type[Probe], ...] = (
     HeapCensusProbe,
     HeapLabelsProbe,
     PythonTypesProbe,
+    ManagedHeapProbe,
     ReachabilityProbe,
 )
 

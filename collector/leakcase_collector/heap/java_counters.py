@@ -1,0 +1,110 @@
+"""What a JVM counts of itself in shared memory for jstat(1), read without asking it anything.
+
+The layout is that of ``PerfDataPrologue`` and ``PerfDataEntry`` (hotspot's runtime/perfMemory.hpp),
+unchanged since JDK 1.5. The counters of a heap's spaces are written at its collections; only some
+collectors keep that of eden up to date in between.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Optional
+
+from leakcase_collector.errors import NotSupported
+from leakcase_collector.system.memory import MemoryMapping
+
+from .pages import ResidentPages
+
+_MAGIC = b"\xca\xfe\xc0\xc0"  # in this order on every machine
+_FOLDER = b"/hsperfdata_"
+_PROLOGUE = struct.Struct("=4sBBBBiiqii")
+_ENTRY = struct.Struct("=iiiBBBBi")
+_LIMIT_BYTES = 4 << 20
+_MOST_ENTRIES = 10_000
+
+
+class JavaCounters(NamedTuple):
+    """The figures of a heap, bytes and nanoseconds; None: this JVM does not count it."""
+
+    used_bytes: Optional[int]
+    kept_bytes: Optional[int]
+    committed_bytes: Optional[int]
+    metadata_bytes: Optional[int]
+    collections: Optional[int]
+    full_collections: Optional[int]
+    collection_ns: Optional[int]
+
+
+def java_counters(pages: ResidentPages, mappings: Sequence[MemoryMapping]) -> JavaCounters:
+    """NotSupported where the JVM keeps no such counters, or where they are not to be found."""
+    for mapping in mappings:
+        # With -XX:+PerfDisableSharedMem they lie in a mapping of no file.
+        if not (_FOLDER in mapping.path or (mapping.writable and not mapping.path)):
+            continue
+        if pages.read(mapping.start, 4) == _MAGIC:
+            content = pages.read(mapping.start, min(mapping.end - mapping.start, _LIMIT_BYTES))
+            if content is not None:
+                return heap_figures(parse_counters(content))
+    raise NotSupported(
+        "cannot tell how full the Java heap is: this JVM keeps no counters of it in memory, as it "
+        "was started with -XX:-UsePerfData. Start it without that option, or do without them."
+    )
+
+
+def parse_counters(content: bytes) -> dict[str, int]:
+    """The counters that are whole numbers, by name. NotSupported for what is none of these."""
+    if len(content) < _PROLOGUE.size:
+        raise _unknown()
+    prologue = _PROLOGUE.unpack_from(content)
+    major, accessible, at, entries = prologue[2], prologue[4], prologue[8], prologue[9]
+    if major != 2 or not accessible or not 0 <= entries <= _MOST_ENTRIES:
+        raise _unknown()
+    found: dict[str, int] = {}
+    for _ in range(entries):
+        if not 0 < at <= len(content) - _ENTRY.size:
+            break
+        length, name_at, vector, kind, _, _, _, data_at = _ENTRY.unpack_from(content, at)
+        if length < _ENTRY.size or not 0 < name_at < length or not 0 < data_at <= length - 8:
+            break
+        if kind == ord("J") and not vector and at + data_at + 8 <= len(content):
+            name = content[at + name_at : at + length].split(b"\0", 1)[0]
+            value = struct.unpack_from("=q", content, at + data_at)[0]
+            found[name.decode("ascii", "replace")] = value
+        at += length
+    return found
+
+
+def _unknown() -> NotSupported:
+    return NotSupported(
+        "cannot tell how full the Java heap is: its counters are of a form that is not known. "
+        "The rest of the capture is not affected."
+    )
+
+
+def heap_figures(counters: Mapping[str, int]) -> JavaCounters:
+    """Sums over generations and their spaces (share/gc/shared/generationCounters.cpp)."""
+    generations = [
+        [value for name, value in counters.items() if _is_used(name, number)] for number in (0, 1)
+    ]
+    used = [sum(spaces) for spaces in generations if spaces]
+    capacities = [counters.get(f"sun.gc.generation.{number}.capacity") for number in (0, 1)]
+    committed = [capacity for capacity in capacities if capacity is not None]
+    runs = [counters.get(f"sun.gc.collector.{i}.invocations") for i in range(3)]
+    ticks = [counters.get(f"sun.gc.collector.{i}.time") for i in range(3)]
+    frequency = counters.get("sun.os.hrt.frequency")
+    known = [run for run in runs if run is not None]
+    spent = sum(tick for tick in ticks if tick is not None)
+    return JavaCounters(
+        used_bytes=sum(used) if used else None,
+        kept_bytes=sum(generations[1]) if generations[1] else None,
+        committed_bytes=sum(committed) if committed else None,
+        metadata_bytes=counters.get("sun.gc.metaspace.capacity") or None,
+        collections=sum(known) if known else None,
+        full_collections=runs[1],
+        collection_ns=spent * 1_000_000_000 // frequency if frequency and known else None,
+    )
+
+
+def _is_used(name: str, generation: int) -> bool:
+    return name.startswith(f"sun.gc.generation.{generation}.space.") and name.endswith(".used")
