@@ -11,8 +11,8 @@ import os
 import select
 import signal
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Callable, NamedTuple
 
 from leakcase_collector.errors import CollectorError, LimitReached, NotPermitted, NotSupported
 from leakcase_collector.system.signals import kill_group
@@ -29,6 +29,8 @@ _PR_SET_PDEATHSIG = 1  # include/uapi/linux/prctl.h
 _CHECK_OPEN_MS = 50
 _CHECK_CLOSED_MS = 2
 _CHUNK_BYTES = 64 * 1024
+# What a program that was asked to stop may take to undo what it did and to print what it has.
+_STOP_SECONDS = 10
 
 
 class CommandResult(NamedTuple):
@@ -59,12 +61,16 @@ def run(
     arguments: Sequence[str],
     timeout_seconds: float,
     output_limit_bytes: int = OUTPUT_LIMIT_BYTES,
+    environment: Mapping[str, str] | None = None,
+    is_stopped: Callable[[], bool] = lambda: False,
 ) -> CommandResult:
     """Run a program of this host by name and wait for it.
 
     NotSupported when it is not installed; LimitReached when it outlives `timeout_seconds` or
     writes more than `output_limit_bytes`: then it was killed, with its process group. A non-zero
     exit is a result, not an error. What it leaves in the background is killed as well.
+    `environment` is added to what every program gets; when `is_stopped` turns true, it is sent
+    SIGINT and has ten seconds to end by itself.
     """
     path = find_program(arguments[0])
     if path is None:
@@ -73,9 +79,9 @@ def run(
             "Install it, or do without this source."
         )
     started_ns = time.monotonic_ns()
-    process = _start([path, *arguments[1:]])
+    process = _start([path, *arguments[1:]], {**ENVIRONMENT, **(environment or {})})
     try:
-        output = _Output(process, output_limit_bytes)
+        output = _Output(process, output_limit_bytes, is_stopped)
         output.collect(started_ns + int(timeout_seconds * 1e9), arguments[0])
     finally:
         # The leader is not reaped yet, so the group's number cannot belong to others.
@@ -94,7 +100,7 @@ def run(
     )
 
 
-def _start(command: list[str]) -> subprocess.Popen[bytes]:
+def _start(command: list[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     # Imported late: 5 ms and 1 MB that a capture which runs no program does not pay.
     import ctypes
     import subprocess
@@ -117,7 +123,7 @@ def _start(command: list[str]) -> subprocess.Popen[bytes]:
             stderr=subprocess.PIPE,
             bufsize=0,
             cwd="/",
-            env=ENVIRONMENT,
+            env=environment,
             start_new_session=True,
             preexec_fn=die_with_us,
         )
@@ -132,8 +138,11 @@ def _start(command: list[str]) -> subprocess.Popen[bytes]:
 class _Output:
     """What a running program writes, gathered until it exits, by the deadline and the limit."""
 
-    def __init__(self, process: subprocess.Popen[bytes], limit_bytes: int) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], limit_bytes: int, is_stopped: Callable[[], bool]
+    ) -> None:
         self._pid = process.pid
+        self._is_stopped = is_stopped
         self._limit_bytes = limit_bytes
         self._written: dict[int, bytearray] = {}
         self._poll = select.poll()
@@ -154,7 +163,12 @@ class _Output:
 
     def collect(self, deadline_ns: int, name: str) -> None:
         """Read until the program has exited, even if a child of its keeps the pipes open."""
+        was_asked = False
         while True:
+            if not was_asked and self._is_stopped():
+                was_asked = True
+                os.kill(self._pid, signal.SIGINT)
+                deadline_ns = min(deadline_ns, time.monotonic_ns() + int(_STOP_SECONDS * 1e9))
             left_ms = (deadline_ns - time.monotonic_ns()) // 1_000_000
             if left_ms <= 0:
                 raise LimitReached(
