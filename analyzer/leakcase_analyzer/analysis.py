@@ -26,6 +26,7 @@ from leakcase_analyzer.findings.base import (
 )
 from leakcase_analyzer.findings.regions import words
 from leakcase_analyzer.findings.size_classes import words as size_words
+from leakcase_analyzer.findings.suspect import Suspects
 from leakcase_analyzer.findings.tracks import DESCRIPTORS
 from leakcase_analyzer.gather import read_evidence
 from leakcase_analyzer.heap_reasons import growing_sizes
@@ -60,6 +61,8 @@ class Analysis:
     heap: HeapState | None
     sizes: SizeClasses | None
     types: tuple[TypeGrowth | ClassGrowth, ...]
+    code: Suspects | None
+    """Who allocates what stays; None where allocations were not traced."""
     trends: tuple[Trend, ...]
     ruled_out: tuple[RuledOut, ...]
     not_seen: tuple[NotSeen, ...]
@@ -86,6 +89,7 @@ def judge_evidence(evidence: Evidence) -> Analysis:
         heap=first_of_type(findings, HeapState),
         sizes=first_of_type(findings, SizeClasses),
         types=_types(findings),
+        code=first_of_type(findings, Suspects),
         trends=tuple(of_type(findings, Trend)),
         # That the verdict's own quantity is no leak is the verdict, not one cause among others.
         ruled_out=tuple(

@@ -27,6 +27,7 @@ from leakcase_analyzer.leaked import heed_references
 from leakcase_analyzer.sentences import Sentence, say
 from leakcase_analyzer.series.growth import FULL_WINDOW_SECONDS, Status
 from leakcase_analyzer.series.trigger import When
+from leakcase_analyzer.trace_reasons import trace_reasons, with_suspect
 
 #: How sure it is that mappings which do not grow bound what is resident of them.
 EXTENT_CONFIDENCE = 0.7
@@ -71,17 +72,7 @@ def weigh(evidence: Evidence, findings: Sequence[Finding]) -> Verdict:
         status=choice.status,
         kind=kind.kind,
         confidence=confidence,
-        headline=choice.headline
-        or headline(
-            choice.status,
-            kind.kind,
-            choice.main,
-            memory,
-            confidence,
-            choice.watch_longer_seconds,
-            None if choice.bound is None else choice.bound.bound_bytes,
-            first_of_type(findings, HeapState),
-        ),
+        headline=_headline(choice, kind, memory, confidence, findings),
         rate_bytes_per_hour=_per_hour(memory),
         rate_interval_bytes_per_hour=_interval(memory),
         trigger=activity[0].trigger if activity and choice.main.rises else "unknown",
@@ -91,6 +82,27 @@ def weigh(evidence: Evidence, findings: Sequence[Finding]) -> Verdict:
         bound=choice.bound,
         not_seen=kind.not_seen if choice.status in ("leak", "undecided") else (),
     )
+
+
+def _headline(
+    choice: Choice,
+    kind: KindFound,
+    memory: Trend | None,
+    confidence: float,
+    findings: Sequence[Finding],
+) -> Sentence:
+    said = choice.headline or headline(
+        choice.status,
+        kind.kind,
+        choice.main,
+        memory,
+        confidence,
+        choice.watch_longer_seconds,
+        None if choice.bound is None else choice.bound.bound_bytes,
+        first_of_type(findings, HeapState),
+    )
+    leaks = choice.status == "leak" and choice.main.subject == "anonymous"
+    return with_suspect(said, findings) if leaks else said
 
 
 def _nothing_to_judge() -> Verdict:
@@ -184,6 +196,7 @@ def _reasons(
     main = choice.main
     reasons = [main.claim, *main.evidence_against, *main.evidence_for, *choice.because]
     if main.subject == "anonymous":
+        reasons += trace_reasons(findings, choice.status)
         reasons += heap_reasons(findings, choice.status)
     for attribution in of_type(findings, Attribution):
         if attribution.subject == main.subject and choice.status != "stable":

@@ -163,7 +163,7 @@ def test_show_says_what_when_where_and_what_is_missing(
     for text in (
         "case      whole", f"{len(record_kinds())} frames", "<host:1>", "pid 3000009",
         "series.status        3",
-        "disk-full: cgroup (errno 6000018)", "5,000,015", "attach: no (default)", "CPU 4 ms",
+        "(errno 6000018)", "5,000,015", "attach: no (default)", "CPU 4 ms",
         "ended     budget",
     ):  # fmt: skip
         assert text in ran.out, text

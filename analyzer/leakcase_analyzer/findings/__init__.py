@@ -28,6 +28,7 @@ from leakcase_analyzer.findings.retention import retention
 from leakcase_analyzer.findings.shared_memory import shared_memory
 from leakcase_analyzer.findings.size_classes import size_classes
 from leakcase_analyzer.findings.sockets import sockets
+from leakcase_analyzer.findings.survivors import survivors
 from leakcase_analyzer.findings.swap import swap
 from leakcase_analyzer.findings.threads import threads
 from leakcase_analyzer.findings.unreachable import unreachable
@@ -48,6 +49,7 @@ FINDINGS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
     object_types,
     cpp_classes,
     unreachable,
+    survivors,
     activity,
     bounds,
     limits,

@@ -71,6 +71,11 @@ def _state(books: Books, last: Entry, held: Track | None) -> HeapState:
     )
 
 
+def heap_change(evidence: Evidence) -> HeapChange | None:
+    """What became of the heap between the first look and the last; None: not known."""
+    return _change(books_of(evidence), anonymous_and_swap(evidence))
+
+
 def _change(books: Books, held: Track | None) -> HeapChange | None:
     if books.ends is None or held is None:
         return None

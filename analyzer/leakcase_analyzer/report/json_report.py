@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from leakcase_analyzer.analysis import Analysis
+from leakcase_analyzer.code_names import in_full
 from leakcase_analyzer.evidence import Evidence
 from leakcase_analyzer.report.units import WHOLE, moment, render
 from leakcase_analyzer.sentences import Sentence
@@ -44,7 +45,7 @@ def as_document(analysis: Analysis) -> dict[str, Any]:
             }
             for one in analysis.growing
         ],
-        "suspects": [],
+        "suspects": _suspects(analysis),
         "types": [
             {
                 "name": one.name,
@@ -168,6 +169,38 @@ def _heap(analysis: Analysis) -> dict[str, Any] | None:
             for part in (() if sizes is None else sizes.parts)
         ],
     }
+
+
+def _suspects(analysis: Analysis) -> list[dict[str, Any]]:
+    """Those whose blocks stay, then those whose blocks were seen to go, which have no share."""
+    found = analysis.code
+    if found is None:
+        return []
+    return [
+        {
+            "rank": rank,
+            "module": None if one.frame is None else one.frame.module,
+            "function": None if one.frame is None else one.frame.function,
+            "file": None if one.frame is None else one.frame.file,
+            "line": None if one.frame is None else one.frame.line,
+            "bytes_per_hour": None if one.bytes_per_second is None else one.bytes_per_second * 3600,
+            "share": one.share,
+            "confidence": one.confidence,
+            "fate": one.fate,
+            "basis": found.basis,
+            "held_bytes": one.held_bytes,
+            "blocks": one.blocks,
+            "followed_blocks": one.followed,
+            "survival": [
+                {"age_seconds": age, "alive_share": alive}
+                for age, alive in zip(one.curve.ages_seconds, one.curve.alive_shares, strict=True)
+            ],
+            "trigger": one.trigger,
+            "stack": [in_full(frame) for frame in one.stack.frames],
+            "evidence": [_text(sentence) for sentence in one.evidence],
+        }
+        for rank, one in enumerate((*found.suspects, *found.passing), start=1)
+    ]
 
 
 def _text(sentence: Sentence) -> str:

@@ -1,0 +1,80 @@
+"""What watching the allocator could not show, in the case at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from leakcase_analyzer.findings.base import Finding, NotSeen
+from leakcase_analyzer.findings.suspect import Suspects
+from leakcase_analyzer.sentences import Count, Share, Size, Span, say
+from leakcase_analyzer.trace_looks import Tracing
+
+#: A loss of less than this is not worth a word.
+WORTH_SHARE = 0.005
+SHORT_SHARE = 0.05
+
+
+def trace_limits(tracing: Tracing, found: Suspects) -> Iterator[Finding]:
+    """Later ages, rare large blocks, other sizes, and what was lost."""
+    if found.basis == "survivors" and found.suspects:
+        yield NotSeen(
+            claim=say("that what stays is never freed"),
+            because=say("blocks were followed for {age} at most", age=Span(found.followed_seconds)),
+            effect=say("a cache whose entries live longer than that looks the same"),
+        )
+        yield NotSeen(
+            claim=say("what is allocated seldom, as a table that doubles"),
+            because=say("only {span} were traced in all", span=Span(found.window_seconds)),
+            effect=say("growth by rare large blocks is not ascribed to code"),
+        )
+    yield from _sizes(tracing)
+    yield from _losses(tracing)
+    if tracing.dropped:
+        yield NotSeen(
+            claim=say("{count} of the tracing", count=Count(tracing.dropped, "record")),
+            because=say("they do not fit together, or are more than the analyzer keeps"),
+            effect=say("what they say is missing here"),
+        )
+
+
+def _sizes(tracing: Tracing) -> Iterator[Finding]:
+    banded = [
+        one.total for one in tracing.windows if one.total.smallest_bytes or one.total.largest_bytes
+    ]
+    if banded and len(banded) == len(tracing.windows):
+        least = min(one.smallest_bytes or 0 for one in banded)
+        tops = [one.largest_bytes for one in banded]
+        most = None if None in tops else max(top for top in tops if top is not None)
+        text = "only sizes from {least}" + ("" if most is None else " to {most}") + " were watched"
+        limits = {"least": Size(least), **({} if most is None else {"most": Size(most)})}
+        yield NotSeen(
+            claim=say("who allocates blocks of other sizes"),
+            because=say(text, **limits),
+            effect=say("they were left out because others grow, or to keep the cost low"),
+        )
+
+
+def _losses(tracing: Tracing) -> Iterator[Finding]:
+    totals = [one.total for one in tracing.windows]
+    seen = sum(one.allocations for one in totals)
+    for column, noun, because in (
+        ("lost_blocks", "allocation", "the kernel's table of blocks was full"),
+        ("lost_stacks", "allocation", "their stacks could not be kept"),
+        ("missed_calls", "call", "the kernel could not hand them over"),
+    ):
+        lost = sum(getattr(one, column) or 0 for one in totals)
+        if lost and lost >= WORTH_SHARE * seen:
+            share = Share(min(1.0, lost / (seen + lost)))
+            yield NotSeen(
+                claim=say("{lost} ({share})", lost=Count(lost, noun), share=share),
+                because=say(because),
+                effect=say("shares of the suspects are that much less sure"),
+            )
+    ends = [stack.end for stack in tracing.stacks.values()]
+    short = sum(end not in ("root", "jit") for end in ends)
+    if ends and short >= SHORT_SHARE * len(ends):
+        yield NotSeen(
+            claim=say("the outer callers of {stacks}", stacks=Count(short, "stack")),
+            because=say("they could not be followed to their root"),
+            effect=say("the code at their inner end is right, who called it may be missing"),
+        )

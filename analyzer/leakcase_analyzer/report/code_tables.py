@@ -1,0 +1,63 @@
+"""Who allocates what stays, as lines and rows."""
+
+from __future__ import annotations
+
+from leakcase_analyzer.analysis import Analysis
+from leakcase_analyzer.code_names import in_full, place, whence
+from leakcase_analyzer.findings.suspect import Suspect
+from leakcase_analyzer.report.units import PLAIN, Style, share, size, size_rate, span
+from leakcase_analyzer.series.survival import Curve
+
+MOST_ROWS = 12
+MOST_FRAMES = 40
+NO_CODE = "unknown code"
+FATES = {
+    "stays": "stays",
+    "dies": "freed later",
+    "unclear": "not clear",
+    "early": "set up early, does not grow",
+}
+
+
+def suspect_name(one: Suspect, style: Style = PLAIN) -> str:
+    """The function and where it is."""
+    return NO_CODE if one.frame is None else style.name(in_full(one.frame))
+
+
+def rate_of(one: Suspect) -> str:
+    """What its blocks add; empty where that is not known."""
+    return "" if one.bytes_per_second is None else size_rate(one.bytes_per_second)
+
+
+def survival_line(found: Curve) -> str:
+    """The shares alive at each age that was looked at."""
+    steps = zip(found.ages_seconds, found.alive_shares, strict=True)
+    return ", ".join(f"{share(alive)} at {span(age)}" for age, alive in steps)
+
+
+def suspect_rows(analysis: Analysis, style: Style = PLAIN) -> list[tuple[str, ...]]:
+    """Function, where, share of what stays, rate, what stayed, what became of it."""
+    found = analysis.code
+    if found is None:
+        return []
+    return [
+        (
+            NO_CODE if one.frame is None else style.name(place(one.frame)),
+            "" if one.frame is None or whence(one.frame) is None
+            else style.name(whence(one.frame) or ""),
+            "" if one.share is None else share(one.share),
+            rate_of(one),
+            f"{size(one.held_bytes)} in {one.blocks:,.0f} of {one.followed:,.0f}",
+            survival_line(one.curve) or FATES[one.fate],
+        )
+        for one in (*found.suspects, *found.passing)[:MOST_ROWS]
+    ]  # fmt: skip
+
+
+def stack_lines(one: Suspect) -> list[str]:
+    """A suspect's main stack from the innermost frame outwards, one frame in a line."""
+    frames = one.stack.frames
+    lines = [in_full(frame) for frame in frames[:MOST_FRAMES]]
+    if len(frames) > MOST_FRAMES:
+        lines.append(f"and {len(frames) - MOST_FRAMES} more")
+    return lines
