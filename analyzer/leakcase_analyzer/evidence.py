@@ -25,6 +25,8 @@ from leakcase_bundle.records import (
     HeapUnreachable,
     Limits,
     Loss,
+    ManagedClasses,
+    ManagedHeap,
     Mark,
     Module,
     OomKill,
@@ -134,6 +136,9 @@ class Evidence:
     python: tuple[PythonLook, ...] = ()
     blocks: tuple[BlockLook, ...] = ()
     unreachable: HeapUnreachable | None = None
+    managed: tuple[tuple[float, ManagedHeap], ...] = ()
+    """What a runtime with a collector said of its heap, each with its second."""
+    managed_classes: tuple[tuple[float, ManagedClasses], ...] = ()
     tracing: Tracing = Tracing()
     oom_kills: tuple[OomKill, ...] = ()
     gaps: tuple[Gap, ...] = ()

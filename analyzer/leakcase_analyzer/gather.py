@@ -76,6 +76,8 @@ OF_THE_CAPTURE = (
     kinds.Mark,
     kinds.OomKill,
     kinds.HeapUnreachable,
+    kinds.ManagedHeap,
+    kinds.ManagedClasses,
 )
 
 #: How many records of one kind are kept; a real case holds far fewer.
@@ -184,6 +186,8 @@ class _Gathering:
             python=self._python.looks(window),
             blocks=self._blocks.looks(window),
             unreachable=self._unreachable(window),
+            managed=self._timed(kinds.ManagedHeap, window),
+            managed_classes=self._timed(kinds.ManagedClasses, window),
             tracing=self._trace.tracing(window),
             thread_groups=groups[kinds.ThreadGroup],
             descriptor_groups=groups[kinds.DescriptorGroup],
@@ -208,6 +212,12 @@ class _Gathering:
     def _unreachable(self, window: Window) -> kinds.HeapUnreachable | None:
         found = [one for one in self._all(kinds.HeapUnreachable) if window.holds(one.taken_ns)]
         return found[-1] if found and is_sane(found[-1]) else None
+
+    def _timed(self, cls: type[T], window: Window) -> tuple[tuple[float, T], ...]:
+        """Records with a time of their own that lie in the window, and what they say can be."""
+        held: list[Any] = [one for one in self._all(cls) if window.holds(one.taken_ns)]  # type: ignore[attr-defined]
+        sane = sorted(filter(is_sane, held), key=lambda one: one.taken_ns)
+        return tuple((window.seconds(one.taken_ns), one) for one in sane)
 
     def _all(self, cls: type[T]) -> tuple[T, ...]:
         return tuple(self._lists.get(cls, ()))

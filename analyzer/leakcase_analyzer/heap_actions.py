@@ -25,7 +25,9 @@ LEADING_SHARE = 0.3
 #: Types that every program has many of; one of its own tells more, unless it is far smaller.
 BUILT_IN = frozenset(
     """dict list tuple set frozenset str bytes bytearray int float complex bool function method cell
-    type code frame generator coroutine weakref property module object""".split()
+    type code frame generator coroutine weakref property module object
+    byte[] char[] int[] long[] short[] boolean[] java.lang.Object[] java.lang.String
+    java.lang.Object java.lang.Class java.util.HashMap$Node java.util.HashMap$Node[]""".split()
 )
 OWN_SHARE = 0.02
 
@@ -111,11 +113,12 @@ def look_at_sizes_and_types(findings: Sequence[Finding], kind: str) -> Iterator[
         least = OWN_SHARE * types.types[0].growth_bytes
         is_own = bool(own) and own[0].growth_bytes >= least
         named = own[0] if is_own else types.types[0]
+        ways = {"cpython": "gc.get_referrers", "jvm": "jcmd PID GC.heap_dump FILE"}
         yield Action(
             say(
-                "look for what keeps objects of {name}, with {call} on a few of them",
+                "look for what keeps objects of {name}, with {call}",
                 name=Name(named.name),
-                call=Code("gc.get_referrers"),
+                call=Code(ways.get(types.runtime, "a heap snapshot")),
             ),
             say("of the program's own types it grows most" if is_own else "it grows most"),
         )

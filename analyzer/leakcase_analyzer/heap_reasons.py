@@ -13,6 +13,7 @@ from leakcase_analyzer.findings.base import (
     SizeGrowth,
 )
 from leakcase_analyzer.findings.cpp_classes import is_telling
+from leakcase_analyzer.findings.managed_heap import ManagedState
 from leakcase_analyzer.findings.retention import LEAST_GROWTH_BYTES, growth_in_words
 from leakcase_analyzer.kinds import HARDLY_ANY, first_of_type
 from leakcase_analyzer.sentences import Sentence
@@ -33,6 +34,10 @@ def heap_reasons(findings: Sequence[Finding], status: Status) -> Iterator[Senten
             yield from state.evidence_for
         if change is not None and status != "stable" and change.held_bytes >= LEAST_GROWTH_BYTES:
             yield growth_in_words(change)
+    managed = first_of_type(findings, ManagedState)
+    if managed is not None and rises:
+        yield managed.claim
+        yield from managed.evidence_for
     types = first_of_type(findings, ObjectTypes)
     if types is not None and rises:
         yield types.claim

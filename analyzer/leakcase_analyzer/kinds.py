@@ -21,6 +21,7 @@ from leakcase_analyzer.findings.base import (
     ObjectTypes,
     Trend,
 )
+from leakcase_analyzer.findings.managed_heap import ManagedChange, ManagedState
 from leakcase_analyzer.findings.object_types import share_in_words
 from leakcase_analyzer.findings.retention import LEAST_GROWTH_BYTES
 from leakcase_analyzer.findings.tracks import COLLECTED_RUNTIMES
@@ -102,6 +103,11 @@ def _by_books(findings: Sequence[Finding], collected: bool) -> KindFound | None:
     types = first_of_type(findings, ObjectTypes)
     if types is not None and types.share is not None and types.share >= MOST_OF_IT:
         return KindFound("managed-heap", (share_in_words(types.share),))
+    managed = first_of_type(findings, ManagedState)
+    if managed is not None and managed.change is not None:
+        share = managed.change.share
+        if share is not None and share >= MOST_OF_IT:
+            return _managed_growth(managed, managed.change)
     state = first_of_type(findings, HeapState)
     change = None if state is None else state.change
     if change is None or change.held_bytes < LEAST_GROWTH_BYTES:
@@ -112,6 +118,23 @@ def _by_books(findings: Sequence[Finding], collected: bool) -> KindFound | None:
     if change.in_use_bytes + (change.kept_bytes or 0.0) < HARDLY_ANY * change.held_bytes:
         return None if collected else KindFound("mmap", (_not_by_malloc(change),))
     return None
+
+
+def _managed_growth(state: ManagedState, change: ManagedChange) -> KindFound:
+    if change.is_confirmed:
+        return KindFound("managed-heap", state.evidence_for)
+    return KindFound(
+        "managed-heap",
+        state.evidence_for,
+        (
+            NotSeen(
+                claim=say("how much of it the collector could free"),
+                because=say("no collection was seen that left that much"),
+                effect=say("a heap that has not been collected yet looks like a leak"),
+            ),
+        ),
+        weight=0.6,
+    )
 
 
 def _native_blocks(types: ObjectTypes | None) -> tuple[Sentence, ...]:

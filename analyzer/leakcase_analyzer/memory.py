@@ -13,6 +13,9 @@ from leakcase_analyzer.kinds import STACK_KINDS
 #: A look speaks for the end of the window where memory has changed by no more than this since.
 STILL_TRUE_SHARE = 0.1
 STILL_TRUE_BYTES = 1 << 20
+#: Mappings of a runtime's generated code, and those that an allocator, or Go, makes for itself.
+CODE_KINDS = frozenset({"jit-code"})
+OWN_KINDS = frozenset({"anonymous", "main-heap", "huge-pages"})
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,8 @@ class MemorySplit:
     stack_bytes: float | None = None
     shared_bytes: float | None = None
     runtime_bytes: float | None = None
+    allocator_bytes: float | None = None
+    """Of an allocator whose books are not read: in use, or kept free."""
     swap_bytes: float | None = None
     unexplained_bytes: float | None = None
 
@@ -52,8 +57,13 @@ def split(evidence: Evidence) -> MemorySplit:
         "stack_bytes": _stacks(evidence),
         "live_heap_bytes": None if heap is None else float(heap.in_use_bytes),
         "runtime_bytes": None if python is None else float(python.block_bytes),
+        "allocator_bytes": None,
         "kept_free_bytes": None if kept is None else float(kept),
     }
+    if python is None:
+        parts["runtime_bytes"] = _managed(evidence)
+    if heap is None:
+        parts["allocator_bytes"] = _allocator(evidence)
     rest = None if resident is None else _cut_to(resident, parts, _private_copies(evidence))
     return MemorySplit(
         resident_bytes=resident,
@@ -85,13 +95,46 @@ def _cut_to(resident: float, parts: dict[str, float | None], copies_bytes: float
 
 def _last_look(evidence: Evidence) -> Entry | None:
     """The last look into the heap, where it is still true at the end."""
-    last, held = books_of(evidence).last, anonymous_and_swap(evidence)
-    if last is None or held is None:
-        return None
-    then, now = at(held, last.seconds), at(held, float(held.seconds[-1]))
+    last = books_of(evidence).last
+    return last if last is not None and _is_still_true(evidence, last.seconds) else None
+
+
+def _is_still_true(evidence: Evidence, seconds: float) -> bool:
+    held = anonymous_and_swap(evidence)
+    if held is None:
+        return False
+    then, now = at(held, seconds), at(held, float(held.seconds[-1]))
     if then is None or now is None:
+        return False
+    return abs(now - then) <= max(STILL_TRUE_BYTES, STILL_TRUE_SHARE * now)
+
+
+def _managed(evidence: Evidence) -> float | None:
+    """A collected heap, its classes' data and its generated code, or all that Go has.
+
+    A Go program without a C library has no memory but its runtime's (runtime/mem_linux.go).
+    """
+    looks = [one for at_seconds, one in evidence.managed if _is_still_true(evidence, at_seconds)]
+    if not looks or looks[-1].resident_bytes is None:
         return None
-    return last if abs(now - then) <= max(STILL_TRUE_BYTES, STILL_TRUE_SHARE * now) else None
+    heap = looks[-1]
+    if heap.runtime == "go" and not evidence.heap:
+        return max(_in_kinds(evidence, OWN_KINDS), float(looks[-1].resident_bytes))
+    metadata = (heap.metadata_bytes or 0) if heap.runtime == "jvm" else 0
+    return _in_kinds(evidence, CODE_KINDS) + float(looks[-1].resident_bytes) + metadata
+
+
+def _allocator(evidence: Evidence) -> float | None:
+    """Anonymous mappings, where another allocator than glibc's serves the program's calls."""
+    allocator = evidence.allocator
+    if allocator is None or allocator.kind == "glibc" or _last_groups(evidence) is None:
+        return None
+    return _in_kinds(evidence, OWN_KINDS)
+
+
+def _in_kinds(evidence: Evidence, kinds: frozenset[str]) -> float:
+    groups = _last_groups(evidence) or {}
+    return float(sum(s.rss_bytes or 0 for key, s in groups.items() if key[0] in kinds))
 
 
 def _unreachable(evidence: Evidence, live_bytes: float | None) -> float | None:

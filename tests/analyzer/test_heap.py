@@ -53,7 +53,8 @@ def known_parts(analysis: Analysis) -> float:
     memory = analysis.memory
     parts = (
         memory.live_heap_bytes, memory.kept_free_bytes, memory.mapped_file_bytes,
-        memory.stack_bytes, memory.shared_bytes, memory.runtime_bytes, memory.unexplained_bytes,
+        memory.stack_bytes, memory.shared_bytes, memory.runtime_bytes, memory.allocator_bytes,
+        memory.unexplained_bytes,
     )  # fmt: skip
     return sum(part for part in parts if part is not None)
 

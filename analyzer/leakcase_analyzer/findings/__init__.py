@@ -22,6 +22,7 @@ from leakcase_analyzer.findings.descriptors import descriptors
 from leakcase_analyzer.findings.file_mappings import file_mappings
 from leakcase_analyzer.findings.gpu_memory import gpu_memory
 from leakcase_analyzer.findings.limits import limits
+from leakcase_analyzer.findings.managed_heap import managed_heap
 from leakcase_analyzer.findings.object_types import object_types
 from leakcase_analyzer.findings.regions import regions
 from leakcase_analyzer.findings.retention import retention
@@ -47,6 +48,7 @@ FINDINGS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
     retention,
     size_classes,
     object_types,
+    managed_heap,
     cpp_classes,
     unreachable,
     survivors,

@@ -208,6 +208,7 @@ class ObjectTypes(Finding):
     types: tuple[TypeGrowth, ...]
     share: float | None
     could_hold_all: bool | None
+    runtime: str = "cpython"
 
 
 @dataclass(frozen=True, kw_only=True)

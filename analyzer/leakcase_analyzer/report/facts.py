@@ -97,6 +97,7 @@ def memory_parts(analysis: Analysis) -> list[tuple[str, str]]:
         ("stacks", memory.stack_bytes),
         ("shared", memory.shared_bytes),
         ("runtime", memory.runtime_bytes),
+        ("allocator, in use or kept", memory.allocator_bytes),
         (other, memory.unexplained_bytes),
         ("in swap", memory.swap_bytes),
     )
