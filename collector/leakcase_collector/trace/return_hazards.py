@@ -1,0 +1,55 @@
+"""When watching a function's return would harm the target, on some kernels: then it is not done."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from leakcase_collector.system.door import System
+
+_RELEASE = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?")
+
+
+class KernelRelease(NamedTuple):
+    """As ``uname -r`` says it; distributions may have mended more than their number tells."""
+
+    major: int
+    minor: int
+    patch: int
+
+    @property
+    def version(self) -> tuple[int, int]:
+        return self.major, self.minor
+
+
+def kernel_release(system: System) -> KernelRelease:
+    """Of the running kernel; 0.0.0 where it does not say, which is taken for the oldest."""
+    match = _RELEASE.match(system.read_text("/proc/sys/kernel/osrelease"))
+    numbers = [int(number or 0) for number in match.groups()] if match else [0, 0, 0]
+    return KernelRelease(*numbers)
+
+
+def return_hazard(system: System, pid: int, kernel: KernelRelease, machine: str) -> str | None:
+    """Why a watched return could end process `pid`, as part of a sentence; None: it cannot."""
+    if machine != "x86_64":
+        return None
+    status = system.read_text(f"/proc/{pid}/status")
+    # Linux 6.11 taught uretprobes the shadow stack (arch/x86/kernel/shstk.c, shstk_push).
+    if kernel.version < (6, 11) and re.search(r"^x86_Thread_features:.*\bshstk", status, re.M):
+        return "it runs with a shadow stack, which kernels before 6.11 break by watching a return"
+    if _filters_the_return(kernel) and re.search(r"^Seccomp:\s+[12]$", status, re.M):
+        return (
+            "it runs under a seccomp filter, and this kernel watches returns by a system call of "
+            "the target's own, which such a filter may answer by ending it (mended in Linux 6.14)"
+        )
+    return None
+
+
+def _filters_the_return(kernel: KernelRelease) -> bool:
+    """From 6.11 on returns go through uretprobe(), a system call that seccomp let through first
+    in 6.14, 6.13.3 and 6.12.14."""
+    if kernel.version == (6, 12):
+        return kernel.patch < 14
+    if kernel.version == (6, 13):
+        return kernel.patch < 3
+    return kernel.version == (6, 11)
