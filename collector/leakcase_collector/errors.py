@@ -6,7 +6,7 @@ these, and only ``cli`` turns them into exit codes.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Optional
 
 
 class CollectorError(Exception):
@@ -15,6 +15,8 @@ class CollectorError(Exception):
     exit_code: ClassVar[int] = 4
     #: The word that a `Gap` record carries when a probe meets this error (vocabulary `gap_reason`).
     gap_reason: ClassVar[str] = "failed"
+    #: What it was about (vocabulary `gap_detail`), where whoever raised it knows.
+    gap_detail: Optional[str] = None
 
 
 class UsageError(CollectorError):

@@ -1,0 +1,344 @@
+"""Watches one process's allocator from the kernel: counts, live blocks, stacks.
+
+The programs are collector/bpf/; they keep the books, this is the way to them. Nothing is put into
+the process before `attach`; leaving the `with` block, an exception, or our being killed takes all
+of it out again, as everything hangs on descriptors.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import Optional
+
+from leakcase_collector.errors import CollectorError, NotSupported
+from leakcase_collector.system import tracer_layout as layout
+from leakcase_collector.system.bpf import BpfMap
+from leakcase_collector.system.bpf_object import load_object
+from leakcase_collector.system.bpf_refusals import with_detail
+from leakcase_collector.system.entry_point import EntryPoint
+from leakcase_collector.system.ring import RingReader, ring_size
+from leakcase_collector.system.tracefs import remove_stale_events
+from leakcase_collector.system.tracer_layout import (
+    LiveBlock,
+    SiteCounts,
+    StackSample,
+    TracerCounters,
+    TracerLimits,
+)
+from leakcase_collector.system.uprobes import (
+    METHODS,
+    TRACEFS,
+    Attachment,
+    Programs,
+    attach,
+    prepare,
+)
+
+#: Inode of the first pid namespace (PROC_PID_INIT_INO of include/linux/proc_ns.h).
+_ROOT_NAMESPACE = 0xEFFFFFFC
+_FRESH_PROGRESS = layout.PROGRESS.pack(0, 0, 0, 0)
+
+
+class AllocationTracer:
+    """Loads programs and maps for process `pid`; see `attach`, `arm` and what reads.
+
+    `method` forces one of `METHODS`; else they are tried in that order. With `python` the samples
+    carry Python's frames too, once `set_python` said where they are. What it cannot do is an
+    exception of the collector's with its `gap_detail` set.
+    """
+
+    def __init__(
+        self,
+        pid: int,
+        points: Sequence[EntryPoint],
+        *,
+        method: Optional[str] = None,
+        limits: TracerLimits = TracerLimits(),  # noqa: B008  (immutable)
+        python: bool = False,
+    ) -> None:
+        started_ns = time.monotonic_ns()
+        self._pid = pid
+        self._limits = limits._replace(ring_bytes=ring_size(limits.ring_bytes))
+        unknown = {point.call for point in points} - set(layout.CALLS)
+        if unknown or not points:
+            raise with_detail(
+                NotSupported(
+                    f"cannot watch the calls {sorted(unknown)}: no program knows their arguments. "
+                    "Leave them out."
+                ),
+                "no-entry-point",
+            )
+        self._freeing = [p for p in points if p.call in layout.FREES + layout.MOVES]
+        self._allocating = [p for p in points if p.call not in layout.FREES + layout.MOVES]
+        self._maps: dict[str, BpfMap] = {}
+        self._programs: Optional[Programs] = None
+        self._ring: Optional[RingReader] = None
+        self._attached: dict[str, Attachment] = {}
+        self._generation = 0
+        self._python_threads: set[int] = set()
+        self._sizes = (0, layout.ANY_SIZE)
+        self._event_cap = 0
+        self._candidates = [method] if method else list(METHODS)
+        self.method: Optional[str] = method
+        self.attach_ns = 0
+        self.detach_ns = 0
+        try:
+            self._load("_python" if python else "")
+        except BaseException:
+            self.close()
+            raise
+        self.load_ns = time.monotonic_ns() - started_ns
+
+    def _load(self, suffix: str) -> None:
+        compiled = load_object()
+        entries = {
+            "live": self._limits.live_blocks,
+            "sites": self._limits.sites,
+            "samples": self._limits.ring_bytes,
+            "threads": self._limits.threads,
+        }
+        for name, shape in compiled.maps.items():
+            flags = shape.flags
+            if name == "live" and not self._limits.preallocated:
+                flags |= 1
+            wanted = shape._replace(max_entries=entries.get(name, shape.max_entries), flags=flags)
+            self._maps[name] = BpfMap(name, wanted)
+        descriptors = {name: made.fd for name, made in self._maps.items()}
+        self._programs = Programs(compiled, descriptors, suffix)
+        self._ring = RingReader(self._maps["samples"].fd, self._limits.ring_bytes)
+        self._choose()
+
+    def _choose(self) -> None:
+        """Take the first of the methods whose programs this kernel loads."""
+        assert self._programs is not None
+        refusal: Optional[CollectorError] = None
+        while self._candidates:
+            try:
+                prepare(self._candidates[0], self._programs)
+            except NotSupported as error:
+                refusal = refusal or error
+                self._candidates.pop(0)
+            else:
+                self.method = self._candidates[0]
+                return
+        assert refusal is not None
+        raise refusal
+
+    # Attaching
+
+    def attach(self) -> int:
+        """Watch all points; nothing is counted until `arm`. How long it took, ns.
+
+        First what gives back: the other way round, blocks freed in between would seem to stay.
+        """
+        started_ns = time.monotonic_ns()
+        while True:
+            try:
+                for group, points in (("frees", self._freeing), ("allocations", self._allocating)):
+                    if points and group not in self._attached:
+                        self._attached[group] = self._attach_group(points)
+                break
+            except NotSupported:
+                self._detach_all()
+                self._candidates.pop(0)
+                if not self._candidates:
+                    raise
+                self._choose()
+        self.attach_ns = time.monotonic_ns() - started_ns
+        return self.attach_ns
+
+    def _attach_group(self, points: Sequence[EntryPoint]) -> Attachment:
+        assert self._programs is not None and self.method is not None
+        if self.method == TRACEFS:
+            remove_stale_events()
+        return attach(self.method, self._programs, points, self._pid)
+
+    def arm(
+        self,
+        min_bytes: int = 0,
+        max_bytes: Optional[int] = None,
+        event_cap: Optional[int] = None,
+    ) -> int:
+        """Count from now on, attaching where that is not done yet. How long it took, ns.
+
+        Allocations of other sizes are passed over; frees of known blocks never are. After
+        `event_cap` allocations the programs stop counting further ones by themselves.
+        """
+        started_ns = time.monotonic_ns()
+        self.attach()
+        self._sizes = (min_bytes, layout.ANY_SIZE if max_bytes is None else max_bytes)
+        self._event_cap = event_cap or 0
+        self._generation += 1
+        self._maps["progress"].update(layout.ZERO, _FRESH_PROGRESS)
+        self._control(allocations=False, frees=True)
+        self._control(allocations=True, frees=True)
+        return time.monotonic_ns() - started_ns
+
+    def stop_allocations(self) -> int:
+        """Count frees only, and take out what watches nothing else. How long it took, ns."""
+        started_ns = time.monotonic_ns()
+        self._control(allocations=False, frees=True)
+        self._detach_group("allocations")
+        return time.monotonic_ns() - started_ns
+
+    def detach(self) -> int:
+        """Take everything out of the process; what was counted can still be read. Returns ns."""
+        started_ns = time.monotonic_ns()
+        if "control" in self._maps and self._maps["control"].fd >= 0:
+            self._control(allocations=False, frees=False)
+        self._detach_all()
+        self.detach_ns = time.monotonic_ns() - started_ns
+        return self.detach_ns
+
+    def _detach_all(self) -> None:
+        for group in list(self._attached):
+            self._detach_group(group)
+
+    def _detach_group(self, group: str) -> None:
+        attachment = self._attached.pop(group, None)
+        if attachment:
+            attachment.close()
+
+    def _control(self, *, allocations: bool, frees: bool) -> None:
+        device, inode, process = _process_filter(self._pid)
+        self._maps["control"].update(
+            layout.ZERO,
+            layout.CONTROL.pack(
+                allocations, frees, *self._sizes, self._event_cap, device, inode, process,
+                self._limits.stack_bytes, self._limits.key_bytes // 256, self._generation,
+            ),
+        )  # fmt: skip
+
+    # What user space tells the programs
+
+    def set_code_ranges(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """The executable mappings as [start, end): which words of a stack tell it from others."""
+        self._maps["code_ranges"].update(layout.ZERO, layout.pack_code_ranges(ranges))
+
+    def set_python(self, python_layout: bytes, threads: Mapping[int, int]) -> None:
+        """``struct python_layout``, and the thread state of each thread by its number."""
+        known = self._maps["python_threads"]
+        for tid in self._python_threads - set(threads):
+            known.delete(struct.pack("<I", tid))
+        for tid, address in threads.items():
+            known.update(struct.pack("<I", tid), layout.ADDRESS.pack(address))
+        self._python_threads = set(threads)
+        self._maps["python_layout"].update(layout.ZERO, python_layout)
+
+    # What was counted
+
+    def drain(self, limit: Optional[int] = None) -> list[StackSample]:
+        """The samples since the last call, `limit` at most; each key is sampled once."""
+        assert self._ring is not None
+        found = []
+        for record in self._ring.records():
+            found.append(layout.unpack_sample(record))
+            if limit is not None and len(found) >= limit:
+                break
+        return found
+
+    def live(self) -> list[LiveBlock]:
+        """Blocks handed out while armed and not given back while watched, in no order."""
+        blocks: dict[int, LiveBlock] = {}
+        for keys, values in self._maps["live"].batches():
+            for (address,), (key, size, time_ns, tid, call) in zip(
+                layout.ADDRESS.iter_unpack(keys), layout.BLOCK.iter_unpack(values)
+            ):
+                block = LiveBlock(address, key, size, time_ns, tid, layout.CALLS[call])
+                blocks[address] = block
+        return list(blocks.values())
+
+    def still_live(self, blocks: Iterable[LiveBlock]) -> list[LiveBlock]:
+        """Those of `blocks` that were neither given back nor handed out again."""
+        known = self._maps["live"]
+        kept = []
+        for block in blocks:
+            value = known.look_up(layout.ADDRESS.pack(block.address))
+            if value is not None and layout.BLOCK.unpack(value)[2] == block.time_ns:
+                kept.append(block)
+        return kept
+
+    def forget(self, addresses: Iterable[int]) -> None:
+        """Take blocks out of `live` that are known to be gone."""
+        for address in addresses:
+            self._maps["live"].delete(layout.ADDRESS.pack(address))
+
+    def sites(self) -> dict[int, SiteCounts]:
+        """Sums by key since the tracer was made."""
+        found = {}
+        for keys, values in self._maps["sites"].batches():
+            for (key,), counts in zip(
+                layout.ADDRESS.iter_unpack(keys), layout.SITE.iter_unpack(values)
+            ):
+                found[key] = SiteCounts(*counts[:4])
+        return found
+
+    @property
+    def is_capped(self) -> bool:
+        return bool(self._progress()[3])
+
+    def _progress(self) -> tuple[int, ...]:
+        value = self._maps["progress"].look_up(layout.ZERO)
+        assert value is not None
+        return layout.PROGRESS.unpack(value)
+
+    def counters(self) -> TracerCounters:
+        values = self._maps["counters"].look_up(layout.ZERO)
+        assert values is not None and self._programs is not None
+        return layout.unpack_counters(values, self._progress(), self._programs.missed_runs())
+
+    def clear(self) -> None:
+        """Empty `live`, `sites` and the samples; keys that were sampled are sampled anew."""
+        for name in ("live", "sites"):
+            for _ in self._maps[name].batches(is_taken=True):
+                pass
+        self.drain()
+
+    # The end
+
+    def close(self) -> None:
+        """Detach and give everything back; a second call does nothing."""
+        self.detach()
+        if self._ring:
+            self._ring.close()
+        if self._programs:
+            self._programs.close()
+        for made in self._maps.values():
+            made.close()
+
+    def __enter__(self) -> AllocationTracer:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        with suppress(CollectorError, OSError):
+            self.close()
+
+
+def _process_filter(pid: int) -> tuple[int, int, int]:
+    """Device and inode of the pid namespace in which `pid` counts, and the pid the programs see.
+
+    In the first namespace the kernel's own numbers are ours. In another, a program can ask for the
+    number in the caller's own namespace, so it must be ours; else the link's filter has to do.
+    """
+    ours = os.stat("/proc/self/ns/pid")
+    if ours.st_ino == _ROOT_NAMESPACE:
+        return 0, 0, pid
+    with suppress(OSError):
+        theirs = os.stat(f"/proc/{pid}/ns/pid")
+        if (theirs.st_dev, theirs.st_ino) == (ours.st_dev, ours.st_ino):
+            device = os.major(ours.st_dev) << 20 | os.minor(ours.st_dev)
+            return device, ours.st_ino, pid
+    return 0, 0, 0
