@@ -7,7 +7,7 @@ a file is a library shows by another mapping of it that is executable.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple, Optional
 
@@ -18,6 +18,8 @@ from .region_text import DELETED, MapLine, without_deleted
 ARENA_BYTES = 64 << 20
 #: glibc's guards are one page, the JVM's 16 KiB; a page is at most 64 KiB.
 _GUARD_MAX_BYTES = 64 << 10
+#: Beyond this it is worth opening a module's file to know how large its .bss is.
+_SURELY_BSS_BYTES = 256 << 10
 #: PTHREAD_STACK_MIN on x86-64 (and the unit in which stacks are asked for).
 _STACK_UNIT_BYTES = 16 << 10
 #: glibc keeps the stacks of ended threads up to this much (nptl/allocatestack.c).
@@ -61,6 +63,9 @@ class ProcessFacts(NamedTuple):
     huge_page_devices: frozenset[bytes] = frozenset()
     stack_limit_bytes: Optional[int] = None
     threads: Optional[int] = None
+    #: How much memory a module's file asks for behind its data (.bss), by its path as maps has it;
+    #: None where that is not known.
+    bss_bytes: Optional[Callable[[bytes], Optional[int]]] = None
 
 
 class Named(NamedTuple):
@@ -191,13 +196,25 @@ def classify_anonymous(
         if is_guard(previous) and is_stack_size(line, previous, facts):
             return STACK_CANDIDATE
         if previous.permissions[1:4] == b"w-p" and previous.path.startswith(b"/"):
-            return BSS
+            return BSS if _can_be_bss(line, previous.path, facts) else "anonymous"
     # glibc 2.42 on Linux 6.13 guards its stacks inside the mapping (MADV_GUARD_INSTALL), so that
     # neighbouring stacks become one mapping.
     stack_bytes = facts.stack_limit_bytes
     if b" nh" in flags and stack_bytes and (line.end - line.start) % stack_bytes == 0:
         return STACK_CANDIDATE
     return "anonymous"
+
+
+def _can_be_bss(line: MapLine, path: bytes, facts: ProcessFacts) -> bool:
+    """Whether a mapping right behind a module's data is no larger than that module's .bss.
+
+    The kernel joins what an allocator maps there with it: then most of it is none of the module's.
+    """
+    size = line.end - line.start
+    if size <= _SURELY_BSS_BYTES or facts.bss_bytes is None:
+        return True
+    own = facts.bss_bytes(path)
+    return own is None or size <= own + _SURELY_BSS_BYTES
 
 
 def is_arena_heap(line: MapLine, following: Optional[MapLine], flags: bytes) -> bool:

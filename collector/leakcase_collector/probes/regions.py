@@ -10,12 +10,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Optional
 
 from leakcase_bundle.records import Region, RegionSnapshot
 from leakcase_bundle.strings import PathToken
 from leakcase_collector.errors import LimitReached, NotPermitted, NotSupported
 from leakcase_collector.system.clock import PAGE_BYTES, monotonic_ns
+from leakcase_collector.system.elf import PT_LOAD, ElfFile
 
 from .base import Cadence, Context, Prediction, Probe
 from .region_groups import Group, GroupKey, RegionTally
@@ -33,6 +35,8 @@ from .region_text import (
 
 if TYPE_CHECKING:
     from leakcase_collector.redact import Redactor
+
+    from .subject import Subject
 
 #: At begin and finish, between which growth is attributed; in between only the weightiest.
 GROUPS_AT_ENDS, LARGE_AT_ENDS = 300, 16
@@ -103,6 +107,7 @@ class RegionsProbe(Probe):
         self._has_smaps = True
         #: What the last snapshot with that limit wrote: those at the ends are to be compared.
         self._written: dict[int, set[GroupKey]] = {}
+        self._bss: dict[bytes, Optional[int]] = {}
 
     def predict(self, context: Context) -> Prediction:
         """From the number of mappings and of resident pages.
@@ -134,7 +139,7 @@ class RegionsProbe(Probe):
         self._take(context, GROUPS_AT_ENDS, LARGE_AT_ENDS)
 
     def _take(self, context: Context, limit: int, large_limit: int) -> None:
-        facts = read_facts(context)
+        facts = read_facts(context)._replace(bss_bytes=partial(self._bss_bytes, context))
         reading = self._read_smaps(context, facts) or _read_maps(context, facts)
         groups = reading.tally.groups(limit, self._written.get(limit, ()))
         folded = reading.tally.folded
@@ -160,6 +165,13 @@ class RegionsProbe(Probe):
             context.loss("regions", folded)
         self._written[limit] = {group.key for group in groups}
         self._snapshot += 1
+
+    def _bss_bytes(self, context: Context, path: bytes) -> Optional[int]:
+        """Of a module's file, read once; what may not be read stays unknown."""
+        if path not in self._bss:
+            with suppress(NotPermitted, NotSupported, LimitReached):
+                self._bss[path] = _bss_of(context.subject, raw_path(without_deleted(path)))
+        return self._bss.setdefault(path, None)
 
     def _read_smaps(self, context: Context, facts: ProcessFacts) -> Optional[Reading]:
         if not self._has_smaps:
@@ -191,6 +203,15 @@ def _read_maps(context: Context, facts: ProcessFacts) -> Reading:
             tally.add(line, ())
     complete = chunks.is_whole and not malformed
     return Reading(tally, (), "maps", taken_ns, chunks.read_ns, complete)
+
+
+def _bss_of(subject: Subject, path: str) -> Optional[int]:
+    for module in subject.program_files():
+        if path.endswith(module.path):  # maps has the target's root in front of it
+            with subject.open_program_file(module) as file:
+                segments = ElfFile(file).segments
+            return sum(s.memory_bytes - s.file_bytes for s in segments if s.kind == PT_LOAD)
+    return None
 
 
 def read_facts(context: Context) -> ProcessFacts:

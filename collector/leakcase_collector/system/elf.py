@@ -71,6 +71,7 @@ class Segment(NamedTuple):
     address: int
     file_bytes: int
     align: int
+    memory_bytes: int
 
 
 class Section(NamedTuple):
@@ -153,8 +154,8 @@ class ElfFile:
         layout = "IIIIIIII" if self.bits == 32 else "IIQQQQQQ"
         rows = self._table(self._segments_at, self._segment_bytes, count, layout)
         if self.bits == 32:
-            return tuple(Segment(r[0], r[6], r[1], r[2], r[4], r[7]) for r in rows)
-        return tuple(Segment(r[0], r[1], r[2], r[3], r[5], r[7]) for r in rows)
+            return tuple(Segment(r[0], r[6], r[1], r[2], r[4], r[7], r[5]) for r in rows)
+        return tuple(Segment(r[0], r[1], r[2], r[3], r[5], r[7], r[6]) for r in rows)
 
     @cached_property
     def sections(self) -> tuple[Section, ...]:

@@ -148,6 +148,36 @@ def test_zeroed_data_behind_a_library_is_its_data_but_not_behind_a_data_file() -
     assert kinds_of(data) == {"file-data": 1, "anonymous": 1}
 
 
+@pytest.mark.parametrize(
+    "own_bytes, mapped_bytes, kind",
+    [
+        (4096, 3 * MB, "anonymous"),
+        (3 * MB, 3 * MB, "library-data"),
+        (None, 3 * MB, "library-data"),
+        (0, 40960, "library-data"),
+    ],
+)
+def test_memory_behind_a_librarys_data_that_exceeds_its_bss_is_not_the_librarys(
+    own_bytes: int | None, mapped_bytes: int, kind: str
+) -> None:
+    at = 0x7F0000000000
+    library = row(at, 4096, "r-xp", "/usr/lib/a.so", "08:01")
+    library += row(at + 4096, 4096, "rw-p", "/usr/lib/a.so", "08:01")
+    asked: list[bytes] = []
+
+    def bss_bytes(path: bytes) -> int | None:
+        asked.append(path)
+        return own_bytes
+
+    found = kinds_of(
+        library + row(at + 8192, mapped_bytes, "rw-p"), FACTS._replace(bss_bytes=bss_bytes)
+    )
+    expected = {"library-code": 1, "library-data": 1}
+    expected[kind] = expected.get(kind, 0) + 1
+    assert found == expected
+    assert asked == ([b"/usr/lib/a.so"] if mapped_bytes > MB else [])
+
+
 def test_anonymous_mappings_by_their_protections() -> None:
     at = 0x10000
     text = b"".join(

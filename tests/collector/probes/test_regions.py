@@ -376,3 +376,27 @@ def test_a_heap_that_is_full_is_still_one_of_an_arena() -> None:
     (heaps,) = [r for r in regions_of(context, 0) if r.kind == "arena-heap"]
     assert heaps.count in (1, 2)  # one where they lie beside each other
     assert 68_000 * 1008 < (heaps.rss_bytes or 0) < 68_000 * 1024
+
+
+BEHIND_A_LIBRARY = """
+import _ctypes, ctypes, os, sys
+libc = ctypes.CDLL(None)
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t] + 3 * [ctypes.c_int] + [ctypes.c_long]
+READ, WRITE, EXECUTE, PRIVATE, FIXED, ANONYMOUS = 1, 2, 4, 2, 16, 32
+file = os.open(_ctypes.__file__, os.O_RDONLY)
+at = libc.mmap(None, 12 << 20, 0, PRIVATE | ANONYMOUS, -1, 0)
+libc.mmap(at, 4096, READ | EXECUTE, PRIVATE | FIXED, file, 0)
+libc.mmap(at + 4096, 4096, READ | WRITE, PRIVATE | FIXED, file, 0)
+libc.mmap(at + 8192, 9 << 20, READ | WRITE, PRIVATE | FIXED | ANONYMOUS, -1, 0)
+ctypes.memset(at + 8192, 1, 9 << 20)
+"""
+
+
+def test_memory_that_a_program_maps_right_behind_a_library_is_not_the_librarys() -> None:
+    with python(BEHIND_A_LIBRARY) as child:
+        context = RecordingContext(child.pid)
+        RegionsProbe().begin(context, 0)
+    data = [r for r in regions_of(context, 0) if r.kind == "library-data"]
+    assert data
+    assert all((r.anonymous_bytes or 0) < 2 * MB for r in data), data
