@@ -44,6 +44,9 @@ check: $(VENV)/tools.stamp ## lint, formatting, types, oldest Python, rules of t
 native: ## compile the collector's C code in place; without a compiler Python does the same
 	@$(or $(wildcard $(PY)),python3) hatch_build.py
 
+bpf: ## compile the kernel's side of tracing by clang 14; what it makes is kept in git
+	@$(or $(wildcard $(PY)),python3) packaging/bpf.py
+
 dist: wheels pyz elf ## build the wheels, the sdist, leakcase-collect.pyz and the ELF into dist
 
 wheels: $(VENV)/tools.stamp
@@ -85,4 +88,4 @@ $(VENV)/tools.stamp: $(VENV)/leakcase.stamp
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check native dist wheels pyz elf bench fuzz accuracy soak clean
+.PHONY: help setup demo test check native bpf dist wheels pyz elf bench fuzz accuracy soak clean

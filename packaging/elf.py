@@ -44,6 +44,8 @@ def build(target: Path, work: Path) -> None:
     library = work / "native" / "libleakcase.so"
     if compile_native(library):
         command.append(f"--add-binary={library}:leakcase_collector/_native")
+    for compiled in sorted((ROOT / "collector" / "leakcase_collector" / "_bpf").glob("*.o")):
+        command.append(f"--add-data={compiled}:leakcase_collector/_bpf")
     subprocess.run([*command, str(ENTRY)], check=True, env=environment, stdin=subprocess.DEVNULL)
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.move(work / "dist" / target.name, target)

@@ -2,9 +2,9 @@
 
     python packaging/pyz.py dist/leakcase-collect.pyz
 
-It holds the collector, the format and the pure-Python half of msgpack (compiled modules cannot be
-imported from a zip, so zlib compresses the case there). Equal sources give equal bytes: the
-entries are sorted and their times are fixed.
+It holds the collector, its programs for the kernel, the format and the pure-Python half of msgpack
+(compiled modules cannot be imported from a zip, so zlib compresses the case there). Equal sources
+give equal bytes: the entries are sorted and their times are fixed.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def entries() -> Iterator[tuple[str, bytes]]:
     """Names in the archive and their content, in the archive's order."""
     found = {"__main__.py": MAIN.encode(), "LICENSE": (ROOT / "LICENSE").read_bytes()}
     for package in PACKAGES:
-        for path in package.rglob("*.py"):
+        for path in [*package.rglob("*.py"), *package.glob("_bpf/*.o")]:
             found[str(path.relative_to(package.parent))] = path.read_bytes()
     yield from sorted(found.items())
     yield "msgpack/COPYING", msgpack_license()

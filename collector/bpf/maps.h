@@ -107,6 +107,8 @@ struct sample {
     struct python_frames python;
 };
 
+_Static_assert(sizeof(struct sample) == 704, "tracer_layout.SAMPLE");
+
 MAP(control, BPF_MAP_TYPE_ARRAY, 4, sizeof(struct control), 1, 0);
 MAP(progress, BPF_MAP_TYPE_ARRAY, 4, sizeof(struct progress), 1, 0);
 MAP(code_ranges, BPF_MAP_TYPE_ARRAY, 4, sizeof(struct code_ranges), 1, 0);

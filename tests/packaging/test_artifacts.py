@@ -11,6 +11,8 @@ import zipfile
 from email.message import Message
 from pathlib import Path
 
+from PyInstaller.archive.readers import CArchiveReader
+
 from leakcase_collector.system.elf import ElfFile
 from leakcase_collector.system.files import TargetFile
 from tests.architecture.sources import sources
@@ -26,6 +28,10 @@ def metadata(wheel: Path) -> Message:
     with zipfile.ZipFile(wheel) as opened:
         (name,) = [n for n in opened.namelist() if n.endswith(".dist-info/METADATA")]
         return email.message_from_bytes(opened.read(name))
+
+
+#: The kernel's side of tracing, for each machine.
+PROGRAMS = {f"leakcase_collector/_bpf/alloc-{name}.o" for name in ("x86_64", "aarch64")}
 
 
 def modules_of(*packages: str) -> set[str]:
@@ -49,6 +55,12 @@ def test_the_lean_wheel_holds_the_collector_and_the_format_and_nothing_else() ->
     assert any(n.endswith("share/man/man1/leakcase-collect.1") for n in names)
     assert not any("__pycache__" in n for n in names)
     assert {n for n in names if n.endswith(".so")} == {"leakcase_collector/_native/libleakcase.so"}
+
+
+def test_the_programs_for_the_kernel_are_in_all_that_is_shipped() -> None:
+    for archive in (built.lean_wheel(), built.full_wheel(), built.pyz()):
+        assert names_in(archive) >= PROGRAMS, archive
+    assert set(CArchiveReader(str(built.elf())).toc) >= PROGRAMS
 
 
 def test_the_native_part_fits_any_python_of_the_platform(tmp_path: Path) -> None:
