@@ -28,6 +28,8 @@ TABLE_LIMIT_BYTES = 48 * 1024 * 1024
 _CHAIN_MAX = 1024
 _BLOOM_LIMIT_BYTES = 4 * 1024 * 1024
 _NAME_OFFSETS_MAX = 20_000
+_NAME_MAX = 256
+_STT_FUNC = 2  # elf(5)
 
 
 class Symbol(NamedTuple):
@@ -80,12 +82,41 @@ def dynamic_symbol(elf: ElfFile, name: str) -> Symbol | None:
     return _scan(elf, table, {name}).symbols.get(name) if table is not None else None
 
 
+def dynamic_functions(elf: ElfFile) -> list[tuple[int, str]]:
+    """Address and name of every function that it defines for others, by address.
+
+    ElfError where it has no section headers, or more symbols than are read.
+    """
+    table = _section_of_kind(elf, SHT_DYNSYM)
+    if table is None or table.link >= len(elf.sections) or table.size_bytes > TABLE_LIMIT_BYTES:
+        raise ElfError("its dynamic symbols cannot be listed")
+    strings = elf.sections[table.link]
+    names = elf.read(strings.offset, min(strings.size_bytes, TABLE_LIMIT_BYTES))
+    found = []
+    for entry in elf.iter_unpack(
+        _LAYOUTS[elf.bits].entry, elf.read(table.offset, table.size_bytes)
+    ):
+        info, address = (entry[3], entry[1]) if elf.bits == 32 else (entry[1], entry[4])
+        if info & 15 == _STT_FUNC and _is_defined(elf, entry):
+            name = names[entry[0] : entry[0] + _NAME_MAX].partition(b"\0")[0]
+            found.append((address, name.decode("utf-8", "surrogateescape")))
+    return sorted(found)
+
+
 def defined_static_symbols(elf: ElfFile, names: Collection[str]) -> SymbolScan:
     """Those of `names` that .symtab defines, local ones included; nothing in a stripped file."""
     table = _section_of_kind(elf, SHT_SYMTAB)
     if table is None:
         return SymbolScan({}, True)
     return _scan(elf, table, names)
+
+
+def imported_symbols(elf: ElfFile, names: Collection[str]) -> frozenset[str]:
+    """Those of `names` that the file wants from others (undefined in its dynamic symbols)."""
+    table = _section_of_kind(elf, SHT_DYNSYM)
+    if table is None:
+        return frozenset()
+    return _scan(elf, table, names, wants_defined=False).found
 
 
 def gnu_hash(name: bytes) -> int:
@@ -183,7 +214,9 @@ def _section_of_kind(elf: ElfFile, kind: int) -> Section | None:
     return None
 
 
-def _scan(elf: ElfFile, table: Section, names: Collection[str]) -> SymbolScan:
+def _scan(
+    elf: ElfFile, table: Section, names: Collection[str], wants_defined: bool = True
+) -> SymbolScan:
     """Search a symbol table that has no index: first its strings, then the entries using them."""
     if table.link >= len(elf.sections):
         raise ElfError("its symbol table has no string table")
@@ -205,7 +238,9 @@ def _scan(elf: ElfFile, table: Section, names: Collection[str]) -> SymbolScan:
                     elf.struct_order + layout.entry, content, number * layout.entry_bytes
                 )
                 name = places[place]
-                if _is_defined(elf, entry) and (name not in found or _is_global(elf, entry)):
+                if _is_defined(elf, entry) != wants_defined:
+                    continue
+                if name not in found or _is_global(elf, entry):
                     found[name] = _symbol(elf, entry)
     return SymbolScan(found, is_complete)
 

@@ -32,6 +32,12 @@ WITHOUT_RETURN = frozenset({"free", "operator-delete", "munmap"})
 #: With a null pointer they do nothing.
 NULL_IS_NOTHING = frozenset({"free", "operator-delete"})
 
+#: Looked for even where no module that is loaded now names them.
+ALWAYS = frozenset(
+    "malloc calloc realloc memalign aligned_alloc posix_memalign free "
+    "_Znwm _Znam _ZdlPv _ZdaPv _ZdlPvm _ZdaPvm mmap munmap mremap".split()
+)
+
 _STANDARD = {
     "malloc": "malloc",
     "calloc": "calloc",

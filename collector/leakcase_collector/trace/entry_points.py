@@ -20,6 +20,7 @@ from leakcase_collector.system.identity import ProcessIdentity
 from leakcase_collector.system.memory import parse_mappings
 from leakcase_collector.system.modules import open_program_file, program_files, program_inode
 from leakcase_collector.trace.allocator_functions import (
+    ALWAYS,
     ARGUMENTS,
     NULL_IS_NOTHING,
     WITHOUT_RETURN,
@@ -36,7 +37,7 @@ from leakcase_collector.trace.loaded_code import (
     functions_named,
 )
 from leakcase_collector.trace.probe_site import BODY_BYTES, choose_site, machine_of
-from leakcase_collector.trace.return_hazards import kernel_release, return_hazard
+from leakcase_collector.trace.return_hazards import kernel_release, new_may_fail, return_hazard
 
 #: What a hit costs where the kernel carries the instruction out by itself, and where it
 #: single-steps: on the machine itself, and in a virtual one, where each trap may leave it.
@@ -65,6 +66,7 @@ class EntryPoints:
         self._files: dict[int, tuple[TargetFile, ElfFile]] = {}
         self._taken: set[tuple[int, int]] = set()
         self._kernel = kernel_release(system)
+        self._new_may_fail = new_may_fail(system, pid)
         self._stepped_ns = STEPPED_VIRTUAL_NS if _is_virtual(system) else STEPPED_NS
         self.allocator = "other"
         self.points: list[EntryPoint] = []
@@ -164,7 +166,7 @@ class EntryPoints:
     def _add_all(
         self, code: LoadedCode, module: OpenModule, functions: Iterable[AllocatorFunction]
     ) -> bool:
-        """Add those that the module defines; whether it defines any."""
+        """Add those that the module defines and somebody may call; whether there are any."""
         functions = list(functions)
         if not functions:
             return False
@@ -172,10 +174,16 @@ class EntryPoints:
             symbols = functions_named(module, [function.symbol for function in functions])
         except ElfError:
             return False
+        if not module.facts.is_program:
+            wanted = ALWAYS | code.imported(symbols.keys() - ALWAYS)
+            symbols = {name: symbols[name] for name in symbols if name in wanted}
         known = {symbol.address for symbol in symbols.values()}
         for function in functions:
             symbol = symbols.get(function.symbol)
             if symbol is None or self._only_jumps(module.elf, symbol, known):
+                continue
+            if function.may_throw and self._new_may_fail:
+                self.refused.append(Refusal(function.call, "no-entry-point"))
                 continue
             self._files[module.file.inode] = code.keep(module), module.elf
             try:

@@ -15,7 +15,12 @@ from leakcase_collector.system.allocator import (
 )
 from leakcase_collector.system.door import System
 from leakcase_collector.system.elf import PF_X, PT_LOAD, ElfError, ElfFile, Segment
-from leakcase_collector.system.elf_symbols import Symbol, defined_static_symbols, dynamic_symbol
+from leakcase_collector.system.elf_symbols import (
+    Symbol,
+    defined_static_symbols,
+    dynamic_symbol,
+    imported_symbols,
+)
 from leakcase_collector.system.files import TargetFile
 from leakcase_collector.system.modules import (
     MappedModule,
@@ -56,6 +61,16 @@ class LoadedCode:
         found = allocators(facts, names)
         #: A word of the vocabulary ``allocator``: whose malloc the process's calls reach.
         self.allocator = found[0].kind if found and found[0].is_effective else "other"
+
+    def imported(self, names: Collection[str]) -> set[str]:
+        """Those of `names` that some module wants from another, and so may call."""
+        found: set[str] = set()
+        for module in self.modules:
+            try:
+                found |= imported_symbols(module.elf, set(names) - found)
+            except ElfError:
+                return set(names)
+        return found
 
     def keep(self, module: OpenModule) -> TargetFile:
         """The module's file, which from now on stays open; the caller closes it."""

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from leakcase_collector.system.door import System
 
 _RELEASE = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?")
+_UNLIMITED = re.compile(r"^Max (?:address space|data size) +unlimited ", re.MULTILINE)
 
 
 class KernelRelease(NamedTuple):
@@ -43,6 +44,19 @@ def return_hazard(system: System, pid: int, kernel: KernelRelease, machine: str)
             "the target's own, which such a filter may answer by ending it (mended in Linux 6.14)"
         )
     return None
+
+
+def new_may_fail(system: System, pid: int) -> bool:
+    """Whether operator new of process `pid` may well fail for sizes of every day.
+
+    It fails by an exception, and that cannot pass a return that is watched: the C++ runtime finds
+    no unwind rules for the kernel's trampoline and ends the process (std::terminate). With no
+    limit on its memory only absurd sizes fail (proc_sys_vm(5), overcommit_memory).
+    """
+    limits = system.read_text(f"/proc/{pid}/limits")
+    if len(_UNLIMITED.findall(limits)) < 2:
+        return True
+    return system.read_text("/proc/sys/vm/overcommit_memory").strip() == "2"
 
 
 def _filters_the_return(kernel: KernelRelease) -> bool:
