@@ -8,7 +8,7 @@ from typing import NamedTuple, Optional
 
 from .cpython_blocks import ResidentBlocks
 from .cpython_layout import PythonLayout
-from .cpython_types import TypeTable
+from .cpython_runtime import PythonImage
 
 #: Longer names and tables are cut: no compiler writes such, only damaged memory tells of them.
 _NAME_MAX = 4096
@@ -43,71 +43,67 @@ class PythonCode(NamedTuple):
 class CodeNames:
     """Code objects by address, each read once and known again as long as it is the same."""
 
-    def __init__(self, layout: PythonLayout) -> None:
+    def __init__(self, image: PythonImage, layout: PythonLayout) -> None:
+        self._image = image
         self._layout = layout
         self._known: dict[int, tuple[bytes, PythonCode]] = {}
 
-    def find(self, blocks: ResidentBlocks, types: TypeTable, address: int) -> Optional[PythonCode]:
+    def find(self, blocks: ResidentBlocks, address: int) -> Optional[PythonCode]:
         """The code object at `address` as it is now; None where there is none."""
         layout = self._layout.code
         head = blocks.read_now(address, layout.head_bytes)
-        first_line, file, name, table = (
-            int.from_bytes(head[at : at + size], "little")
-            for at, size in ((layout.first_line, 4), (layout.file, 8), (layout.name, 8))
-            + ((layout.line_table, 8),)
+        first_line = int.from_bytes(head[layout.first_line : layout.first_line + 4], "little")
+        name, file, table = (
+            _word_at(head, offset) for offset in (layout.name, layout.file, layout.line_table)
         )
         # Where an object was freed and another one came to its place these are others.
-        mark = struct.pack("=4Q", first_line, file, name, table)
+        mark = struct.pack("=4Q", first_line, name, file, table)
         known = self._known.get(address)
         if known is not None and known[0] == mark:
             return known[1]
-        if first_line >> 31 or _type_name(types, head) != "code":
+        if first_line >> 31 or not self._image.code_type == _type_of(head) != 0:
             return None
-        found = (
-            _text(blocks, types, name, self._layout),
-            _text(blocks, types, file, self._layout),
-            _bytes(blocks, types, table),
-        )
-        if found[0] is None or found[1] is None or found[2] is None:
+        texts = self._text(blocks, name), self._text(blocks, file)
+        lines = self._bytes(blocks, table)
+        if texts[0] is None or texts[1] is None or lines is None:
             return None
-        code = PythonCode(found[0], found[1], first_line, found[2])
+        code = PythonCode(texts[0], texts[1], first_line, lines)
         if len(self._known) >= _CODES_MAX:
             self._known.clear()
         self._known[address] = (mark, code)
         return code
 
+    def _text(self, blocks: ResidentBlocks, address: int) -> Optional[str]:
+        """A string (PyASCIIObject, PyCompactUnicodeObject); half pairs of UTF-16 become "?"."""
+        head = blocks.read_now(address, self._layout.ascii_data)
+        if _type_of(head) != self._image.text_type:
+            return None
+        length, state = _word_at(head, 16), head[32]
+        kind, is_compact, is_ascii = state >> 2 & 7, state >> 5 & 1, state >> 6 & 1
+        if not is_compact or kind not in _CODINGS or length >> 32:
+            return None
+        at = address + (self._layout.ascii_data if is_ascii else self._layout.unicode_data)
+        content = blocks.read_now(at, min(length, _NAME_MAX) * kind)
+        try:
+            text = content.decode(_CODINGS[kind], "surrogatepass")
+        except UnicodeDecodeError:
+            return None
+        return text.encode("utf-8", "replace").decode("utf-8")
 
-def _type_name(types: TypeTable, head: bytes) -> Optional[str]:
-    kind = types.find(int.from_bytes(head[8:16], "little"))
-    return kind.name if kind is not None else None
+    def _bytes(self, blocks: ResidentBlocks, address: int) -> Optional[bytes]:
+        head = blocks.read_now(address, _BYTES_DATA)
+        length = _word_at(head, 16)
+        if _type_of(head) != self._image.bytes_type or length > _TABLE_MAX_BYTES:
+            return None
+        return blocks.read_now(address + _BYTES_DATA, length)
 
 
-def _text(
-    blocks: ResidentBlocks, types: TypeTable, address: int, layout: PythonLayout
-) -> Optional[str]:
-    """A string object (PyASCIIObject, PyCompactUnicodeObject); half pairs of UTF-16 as "?"."""
-    head = blocks.read_now(address, layout.ascii_data)
-    if _type_name(types, head) != "str":
-        return None
-    length = int.from_bytes(head[16:24], "little")
-    kind, is_compact, is_ascii = head[32] >> 2 & 7, head[32] >> 5 & 1, head[32] >> 6 & 1
-    if not is_compact or kind not in _CODINGS or not length < 1 << 32:
-        return None
-    at = address + (layout.ascii_data if is_ascii else layout.unicode_data)
-    content = blocks.read_now(at, min(length, _NAME_MAX) * kind)
-    try:
-        text = content.decode(_CODINGS[kind], "surrogatepass")
-    except UnicodeDecodeError:
-        return None
-    return text.encode("utf-8", "replace").decode("utf-8")
+def _type_of(head: bytes) -> int:
+    return _word_at(head, 8)
 
 
-def _bytes(blocks: ResidentBlocks, types: TypeTable, address: int) -> Optional[bytes]:
-    head = blocks.read_now(address, _BYTES_DATA)
-    length = int.from_bytes(head[16:24], "little")
-    if _type_name(types, head) != "bytes" or length > _TABLE_MAX_BYTES:
-        return None
-    return blocks.read_now(address + _BYTES_DATA, length)
+def _word_at(content: bytes, offset: int) -> int:
+    return int.from_bytes(content[offset : offset + 8], "little")
 
 
 def _lines_3_9(table: bytes, line: int) -> Iterator[tuple[int, Optional[int]]]:

@@ -17,7 +17,6 @@ from .cpython_code import CodeNames
 from .cpython_layout import PythonLayout, layout_of
 from .cpython_runtime import PythonImage
 from .cpython_threads import find_threads, main_interpreter
-from .cpython_types import TypeTable
 
 #: No frame is larger up to the last field that is read.
 _FRAME_BYTES = 112
@@ -26,6 +25,8 @@ _FRAMES_MAX = 4096
 _HEAD = struct.Struct("=II")
 _FRAME = struct.Struct("=QQ")
 _CODE_MASK = ~7
+#: Code of the frames of 3.12 that stand for C; met where one is made while it is read.
+_SHIM_NAME = "<interpreter trampoline>"
 _EVALUATES = "_PyEval_EvalFrameDefault"
 
 Native = TypeVar("Native")
@@ -74,14 +75,12 @@ class Interpreter:
     def __init__(self, memory: Memory, image: PythonImage) -> None:
         self._image = image
         self._blocks = ResidentBlocks(memory)
-        self._types = TypeTable(self._blocks, image.type_type)
         self.layout: PythonLayout = layout_of(image, self._blocks)
-        self._names = CodeNames(self.layout)
+        self._names = CodeNames(image, self.layout)
 
     def look_again(self, memory: Memory) -> None:
         """Read from this memory from here on, of the same process; what is known stays known."""
         self._blocks = ResidentBlocks(memory)
-        self._types = TypeTable(self._blocks, self._image.type_type)
 
     def threads(self, numbers: Mapping[int, int]) -> dict[int, int]:
         """Threads as ``/proc`` numbers them -> their thread states, by now. NotSupported where
@@ -114,8 +113,8 @@ class Interpreter:
             if is_entry:
                 runs.append([])
             is_entry = frame.is_entry
-            code = self._names.find(self._blocks, self._types, frame.code)
-            if code is not None:
+            code = self._names.find(self._blocks, frame.code)
+            if code is not None and code.function != _SHIM_NAME:
                 line = code.line(self._offset(frame), self.layout.minor)
                 runs[-1].append(PythonFrame(code.function, code.file, line))
         return runs

@@ -4,7 +4,7 @@ The numbers up to 3.12 are offsets in the headers of those releases (Include/cpy
 Include/internal/pycore_frame.h, pycore_interp.h and pycore_runtime.h, code.h, frameobject.h), the
 same in every bug-fix release of each. 3.13 publishes its own at the beginning of _PyRuntime
 (Include/internal/pycore_debug_offsets.h). Both are believed only where what is read by them has the
-shape that it must have: a thread state names its interpreter, a frame's code is of type `code`.
+shape that it must have: a thread state names its interpreter, a frame's code is a code object.
 """
 
 from __future__ import annotations

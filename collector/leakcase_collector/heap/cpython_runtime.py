@@ -1,7 +1,7 @@
 """Where in a process CPython is: the exported symbols, the interpreter, the collector's lists.
 
-Only two symbols are used, `_PyRuntime` and `PyType_Type`, which extension modules link against, so
-that stripped programs have them too. The rest is found by its shape, which 3.8 to 3.13 share; what
+Only symbols that extension modules link against are used, `_PyRuntime` and some types, so that
+stripped programs have them too. The rest is found by its shape, which 3.8 to 3.13 share; what
 has another shape is refused, never guessed.
 """
 
@@ -46,6 +46,10 @@ class PythonImage(NamedTuple):
     runtime_bytes: int
     type_type: int
     version: Optional[str]
+    #: The types of code objects, strings and bytes; 0 where they are not exported.
+    code_type: int = 0
+    text_type: int = 0
+    bytes_type: int = 0
 
 
 class Collector(NamedTuple):
@@ -84,8 +88,14 @@ def python_image(
     if runtime is None or type_type is None:
         return None
     bias = load_bias(elf, mappings)
+    others = (dynamic_symbol(elf, f"Py{name}_Type") for name in ("Code", "Unicode", "Bytes"))
     return PythonImage(
-        path, runtime.address + bias, runtime.size_bytes, type_type.address + bias, version
+        path,
+        runtime.address + bias,
+        runtime.size_bytes,
+        type_type.address + bias,
+        version,
+        *(symbol.address + bias if symbol is not None else 0 for symbol in others),
     )
 
 

@@ -74,31 +74,47 @@ def find_threads(
     `numbers` is of `thread_numbers`. NotSupported where there is no thread state of known shape.
     The program goes on meanwhile: a thread that has just started or is ending may be left out.
     """
-    states: set[int] = set()
+    states: list[int] = []
     for _ in range(_READS):
         found, is_whole = _thread_states(image, layout, blocks)
-        states |= found
-        if is_whole and found:
-            states = found
+        states = found if is_whole else [*states, *found]
+        if is_whole:
             break
     if not states:
         raise NotSupported(
             "cannot read the threads of the Python interpreter: its list of them has no known "
             "shape. The functions of C are named all the same."
         )
-    threads = {}
+    threads: dict[int, int] = {}
     for state in states:
         number = _number_of(blocks, layout, state, numbers)
-        if number is not None:
+        if number is not None and _is_better(blocks, layout, state, threads.get(number)):
             threads[number] = state
     return threads
 
 
+def _is_better(
+    blocks: ResidentBlocks, layout: PythonLayout, state: int, other: Optional[int]
+) -> bool:
+    """A thread has a state in each interpreter that it was in; that of the newest, which comes
+    first, counts where it executes something."""
+    return (
+        other is None
+        or not _innermost(blocks, layout, other)
+        and bool(_innermost(blocks, layout, state))
+    )
+
+
+def _innermost(blocks: ResidentBlocks, layout: PythonLayout, state: int) -> int:
+    frame = _word(blocks, state + layout.thread_frame)
+    return frame if layout.cframe_frame is None else _word(blocks, frame + layout.cframe_frame)
+
+
 def _thread_states(
     image: PythonImage, layout: PythonLayout, blocks: ResidentBlocks
-) -> tuple[set[int], bool]:
+) -> tuple[list[int], bool]:
     """All thread states, and whether each list was followed to its end."""
-    states: set[int] = set()
+    states: dict[int, None] = {}  # a set in order
     is_whole = True
     for interpreter in _interpreters(image, layout, blocks):
         before, state = 0, _word(blocks, interpreter + layout.threads)
@@ -107,9 +123,9 @@ def _thread_states(
             if owner != interpreter or previous != before or state in states:
                 is_whole = False
                 break
-            states.add(state)
+            states[state] = None
             before, state = state, following
-    return states, is_whole
+    return list(states), is_whole
 
 
 def _interpreters(

@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
+import json
+import os
+import random
+import signal
+import struct
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
-from leakcase_collector.heap.cpython_frames import Interpreter, PythonFrame
+from leakcase_collector.errors import NotSupported
+from leakcase_collector.heap.cpython_frames import (
+    Interpreter,
+    PythonFrame,
+    RawFrame,
+    evaluates_python,
+    frames_of_sample,
+    interleave,
+)
+from leakcase_collector.heap.cpython_runtime import PythonImage
 from leakcase_collector.heap.cpython_threads import thread_numbers
 from leakcase_collector.probes.python_types import find_python
 from leakcase_collector.probes.subject import LiveSubject
 from leakcase_collector.system.door import System
 from leakcase_collector.system.identity import ProcessIdentity
-from leakcase_collector.system.memory import ProcessMemory
-from tests.collector.heap.pythons import COVERED, program
+from leakcase_collector.system.memory import Memory, MemoryMapping, ProcessMemory
+from tests.collector.heap.pythons import COVERED, program, pythons
+from tests.collector.system.started import needs_root, started, wait_until
 
 each_python = pytest.mark.parametrize("python", COVERED)
 
@@ -50,8 +67,6 @@ gate = threading.Event()
 def telling(threads=1):
     threading.Thread(target=tell_all, args=(threads,)).start()
 """
-
-Place = tuple[str, str, "int | None"]
 
 
 @contextmanager
@@ -149,3 +164,277 @@ def test_all_ways_of_calling_are_told_as_the_program_tells_them(python: str) -> 
     assert functions.count("deep") == 151
     expected = {"<lambda>", "<module>", "Body", "numbers", "inner", "drive", "coroutine"}
     assert expected <= {*functions}
+
+
+THREADS = """
+def worker(number):
+    kept = []
+    for _ in range(number): kept.append(number)
+    lock.acquire()
+lock = threading.Lock()
+lock.acquire()
+for number in range(6):
+    threading.Thread(target=worker, args=(number,)).start()
+class Twice(threading.Thread):
+    def run(self):
+        (lambda: sum(x for x in self))()
+    def __iter__(self):
+        yield lock.acquire()
+Twice().start()
+telling(8)
+gate.wait()
+"""
+
+
+@each_python
+def test_each_thread_has_its_own_stack(python: str) -> None:
+    stacks = same(python, THREADS, threads=8)
+    innermost = sorted(named(runs)[0][0] for runs in stacks.values())
+    assert innermost == ["__iter__", "wait", *["worker"] * 6]
+
+
+ODD = r"""
+names = {
+    "caf\u00e9": "/tmp/\u00fcber dir/na\u00efve.py",
+    "\u540d\u524d": "\u30d5\u30a1\u30a4\u30eb\n\t\x1b[31m.py",
+    "\U00010400": "/\U0001f40d\U0001f40d/\x01.py",
+    "plain": "/bad-\udcff-bytes.py",
+    "long" * 1000: "x" * 3000,
+}
+inside = gate.wait
+for name, file in names.items():
+    code = compile("\n" * 70000 + "def %s(): return inside()" % name, file, "exec")
+    scope = {"inside": inside}
+    exec(code, scope)
+    inside = scope.popitem()[1]
+telling()
+inside()
+"""
+
+
+@each_python
+def test_names_with_any_characters_are_told(python: str) -> None:
+    ((_, runs),) = same(python, ODD).items()
+    functions = [frame.function for run in runs for frame in run]
+    assert {"caf\u00e9", "\u540d\u524d", "\U00010400"} <= set(functions)
+    assert 70001 in [frame.line for run in runs for frame in run]
+
+
+FLOW = """
+import asyncio, contextlib
+def deep(left, then):
+    return deep(left - 1, then) if left else then()
+@contextlib.contextmanager
+def around():
+    try:
+        yield
+    finally:
+        telling()
+        gate.wait()
+async def numbers():
+    for number in range(3):
+        yield number
+    with around():
+        for missing in []: pass
+async def main():
+    async def one():
+        return [number async for number in numbers()]
+    await asyncio.gather(one(), asyncio.sleep(0))
+def failing():
+    try:
+        {}["missing"]
+    except KeyError:
+        while True:
+            asyncio.run(main())
+deep(900, failing)
+"""
+
+
+@each_python
+def test_coroutines_handlers_and_900_calls_deep_are_told(python: str) -> None:
+    ((_, runs),) = same(python, FLOW).items()
+    functions = [name for run in named(runs) for name in run]
+    assert functions.count("deep") == 901
+    assert {"numbers", "one", "around", "failing"} <= set(functions)
+
+
+FORKED = """
+def child():
+    tell(os.getpid())
+    telling()
+    gate.wait()
+threading.Thread(target=gate.wait, daemon=True).start()
+tell(os.getpid())
+if os.fork() == 0:
+    child()
+gate.wait()
+"""
+
+
+@each_python
+def test_the_main_thread_of_a_forked_child_is_found_by_its_new_number(python: str) -> None:
+    with program(python, TELLING + FORKED) as held:
+        child = held.hear()
+        ((_, told),) = held.hear().items()
+        read = stacks_of(child)
+        os.kill(child, signal.SIGKILL)
+    assert child != held.first
+    assert flat(read[child]) == told
+
+
+@needs_root
+@pytest.mark.parametrize("python", COVERED[::3])
+def test_threads_are_found_in_a_pid_namespace_of_its_own(python: str) -> None:
+    """There the interpreter knows its threads by other numbers than we do."""
+    prelude = "import json, os, sys\ndef tell(value): print(json.dumps(value), flush=True)\n"
+    command = ["unshare", "--pid", "--fork", "--kill-child", python, "-S", "-c"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with started([*command, prelude + TELLING + THREADS], **pipes) as process:
+        assert process.stdout is not None
+        told = json.loads(process.stdout.readline())
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+        read = stacks_of(int(children))
+        numbers = thread_numbers(System(), int(children))
+    assert "1" in told
+    assert numbers[1] == int(children)
+    assert {inner: flat(read[numbers[int(inner)]]) for inner in told} == told
+
+
+@pytest.mark.parametrize("python", pythons("3.13"))
+def test_threads_of_sub_interpreters_are_read_too(python: str) -> None:
+    code = """
+try: import _interpreters as interpreters
+except ImportError: import _xxsubinterpreters as interpreters
+made = interpreters.create()
+waiting = "import time\\ndef inside(): time.sleep(1000)\\ninside()"
+run = getattr(interpreters, "run_string", None) or interpreters.exec
+thread = threading.Thread(target=run, args=(made, waiting), daemon=True)
+thread.start()
+tell(thread.native_id)
+gate.wait()
+"""
+    with program(python, TELLING + code) as held:
+        wait_until(lambda: _innermost(held.pid, held.first) == "inside", 10)
+
+
+def _innermost(pid: int, thread: int) -> str | None:
+    frames = flat(stacks_of(pid).get(thread, []))
+    return str(frames[0][0]) if frames else None
+
+
+BUSY = """
+import random
+def leaf(n): return [n] * 3
+def middle(n): return sorted(range(n), key=lambda x: len(leaf(x)))
+def work():
+    while True:
+        exec("def made(): return middle(3)\\nmade()", {"middle": middle})
+        middle(random.randrange(200))
+for _ in range(3):
+    threading.Thread(target=work, daemon=True).start()
+tell(0)
+sys.stdin.read()
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("python", COVERED[::2])
+def test_while_threads_run_what_is_told_is_code_of_the_program(python: str) -> None:
+    seen = set()
+    with program(python, TELLING + BUSY) as held, interpreter(held.pid) as read:
+        for _ in range(60):
+            threads = read.threads(thread_numbers(System(), held.pid))
+            del threads[held.pid]
+            for state in threads.values():
+                seen |= {frame[0] for frame in flat(read.stack(state))}
+    bare = {str(name).rpartition(".")[2] for name in seen}
+    assert {"work", "middle"} <= bare
+    expected = {"work", "middle", "leaf", "<lambda>", "made", "<module>", "run", "randrange"}
+    assert bare - expected <= {"_bootstrap", "_bootstrap_inner", "__init__"} | _OF_RANDOM
+
+
+_OF_RANDOM = {"_randbelow", "_randbelow_with_getrandbits", "__index__"}
+
+
+class Damaged:
+    """The memory of a process, some bytes of which are others each time that they are read."""
+
+    pointer_bytes = 8
+
+    def __init__(self, memory: Memory, seed: int) -> None:
+        self._memory = memory
+        self._random = random.Random(seed)
+
+    def mappings(self) -> list[MemoryMapping]:
+        return self._memory.mappings()
+
+    def resident_runs(self, start: int, end: int) -> list[tuple[int, int]]:
+        return self._memory.resident_runs(start, end)
+
+    def read(self, address: int, size: int) -> bytes:
+        content = bytearray(size)
+        self.read_into(address, memoryview(content))
+        return bytes(content)
+
+    def read_into(self, address: int, view: memoryview) -> int:
+        count = self._memory.read_into(address, view)
+        for _ in range(self._random.randrange(1 + len(view) // 64)):
+            at = self._random.randrange(len(view))
+            view[at] = self._random.choice((0, 255, view[at] ^ 1 << self._random.randrange(8)))
+        return count
+
+
+@each_python
+def test_of_damaged_memory_less_is_told_and_nothing_fails(python: str) -> None:
+    with program(python, TELLING + CALLS) as held:
+        most = len(flat(stacks_of(held.pid)[held.pid]))
+        numbers = thread_numbers(System(), held.pid)
+        with ProcessIdentity(System(), held.pid) as identity:
+            image = find_python(LiveSubject(System(), held.pid, identity))
+            assert image is not None
+            with ProcessMemory(System(), identity) as memory:
+                told = [_damaged(memory, image, numbers, seed) for seed in range(25)]
+    assert max(told) <= most
+    assert 0 < sum(told) < 25 * most
+
+
+def _damaged(memory: Memory, image: PythonImage, numbers: dict[int, int], seed: int) -> int:
+    """How many frames of the main thread are told."""
+    try:
+        read = Interpreter(Damaged(memory, seed), image)
+        threads = read.threads(numbers)
+    except NotSupported:
+        return 0
+    return max((len(flat(read.stack(state))) for state in threads.values()), default=0)
+
+
+def test_what_an_event_wrote_is_unpacked_as_far_as_it_goes() -> None:
+    pairs = struct.pack("=6Q", 0x7F0000001001, 5, 0x7F0000002000, 6, 0x7F0000003001, 7)
+    whole = struct.pack("=II", 3, 0) + pairs
+    first = RawFrame(0x7F0000001000, 5, is_entry=True)
+    assert frames_of_sample(whole)[0] == first
+    assert [frame.is_entry for frame in frames_of_sample(whole)] == [True, False, True]
+    assert [len(frames_of_sample(whole[:n])) for n in (0, 7, 8, 23, 24, 55, 56)] == [
+        *(0, 0, 0, 0),
+        *(1, 2, 3),
+    ]
+    assert frames_of_sample(struct.pack("=II", 1 << 31, 1) + pairs)[0] == first
+
+
+def test_each_run_of_python_stands_within_the_frame_that_executes_it() -> None:
+    a, b, c, d = (PythonFrame(name, "x.py", 1) for name in "abcd")
+    evaluates = "_PyEval_EvalFrameDefault"
+    native = ["malloc", evaluates, "call", evaluates + ".cold", "main"]
+
+    def told(runs: list[list[PythonFrame]], native: list[str] = native) -> list[object]:
+        return [*interleave(native, evaluates_python, runs)]
+
+    assert told([[a, b], [c]]) == [
+        *("malloc", a, b, evaluates),
+        *("call", c, evaluates + ".cold", "main"),
+    ]
+    assert told([]) == native
+    assert told([[], [c]])[1:5] == [evaluates, "call", c, evaluates + ".cold"]
+    assert told([[a], [b], [c, d]])[-4:] == [evaluates + ".cold", "main", c, d]
+    assert not evaluates_python("_PyEval_EvalFrame")
+    assert not evaluates_python(None)
