@@ -7,10 +7,12 @@ from collections.abc import Iterator, Sequence
 from leakcase_analyzer.action import Action
 from leakcase_analyzer.evidence import Evidence
 from leakcase_analyzer.findings.base import Finding, ObjectTypes, Observation, TimeToLimit
+from leakcase_analyzer.findings.suspect import Suspects
 from leakcase_analyzer.heap_actions import keep_less, look_at_sizes_and_types
 from leakcase_analyzer.kinds import first_of_type, of_type
 from leakcase_analyzer.sentences import Code, Name, Sentence, Span, say
 from leakcase_analyzer.series.growth import FULL_WINDOW_SECONDS
+from leakcase_analyzer.trace_actions import look_at_code, trace_it
 from leakcase_analyzer.verdict import Verdict
 
 DAY_SECONDS = 86_400.0
@@ -28,6 +30,8 @@ def actions(
         if verdict.kind == "managed-heap" and evidence.runtime is not None:
             found += _runtime(evidence.runtime.kind)
     if verdict.status == "leak":
+        found += look_at_code(findings, verdict.kind)
+        found += trace_it(evidence, findings, verdict.kind)
         found += look_at_sizes_and_types(findings, verdict.kind)
         found += _by_kind(evidence, findings, verdict)
         found += _by_trigger(verdict)
@@ -96,7 +100,7 @@ def _by_kind(evidence: Evidence, findings: Sequence[Finding], verdict: Verdict) 
     native = types is not None and types.could_hold_all is False
     if verdict.kind in ("heap", "mmap", "other") and runtime is not None and not native:
         yield from _runtime(runtime.kind)
-    elif verdict.kind in ("heap", "mmap"):
+    elif verdict.kind in ("heap", "mmap") and first_of_type(findings, Suspects) is None:
         yield Action(
             say("run it with the same work under a heap profiler, such as {tool}",
                 tool=Code("heaptrack")),

@@ -44,7 +44,7 @@ def trace_reasons(findings: Sequence[Finding], status: Status) -> Iterator[Sente
     if found is None or status not in ("leak", "undecided"):
         return
     yield found.claim
-    yield from found.evidence_for[:2]
+    yield from found.evidence_for[:1]
     for other in found.suspects[1 : 1 + MOST_NAMED]:
         if (other.share or 0.0) >= WORTH_A_WORD_SHARE:
             what, names = named(other.frame)

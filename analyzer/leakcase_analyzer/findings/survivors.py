@@ -23,6 +23,8 @@ from leakcase_analyzer.series.activity import State
 from leakcase_analyzer.trace_looks import Tracing, Watched
 
 MOST_SUSPECTS = 32
+#: A population of which less than this is alive at the first look is no cache, but in transit.
+LINGERING = 0.05
 #: Less of what stays than this is not listed.
 LEAST_SHARE = 0.001
 #: How sure so many blocks that stayed make, and so long a look; the first that is reached counts.
@@ -77,6 +79,8 @@ def _of_bursts(evidence: Evidence, tracing: Tracing, growth: float | None) -> Su
     for fate in sorted(found, key=lambda one: staying[id(one)], reverse=True):
         share = staying[id(fate)] / total if total else 0.0
         if fate.curve.pattern == "dies":
+            if fate.curve.alive_shares[0] < LINGERING:
+                continue
             passing.append(_suspect(fate, tracing, windows, states, None, None, 0.0))
         elif share >= LEAST_SHARE and len(suspects) < MOST_SUSPECTS:
             rate = None if growth is None else share * growth

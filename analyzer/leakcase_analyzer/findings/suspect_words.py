@@ -96,13 +96,13 @@ def evidence_of(
 def _seen(fate: PlaceFate, alive: float, followed: float) -> Sentence:
     if not fate.curve.ages_seconds:
         return say(
-            "{kept} of {made} outlived the window; nobody looked again",
+            "{kept} of {made} outlived their window; nobody looked again",
             kept=Count(followed, "block"),
             made=Count(fate.allocations, ""),
         )
     gone = round(followed - alive)
     text = (
-        "{alive} of {followed} that outlived the window still held the words that identify them "
+        "{alive} of {followed} that outlived their window still held the words that identify them "
         "after up to {age}; "
     )
     quantities: dict[str, Quantity] = {

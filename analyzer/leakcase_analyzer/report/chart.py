@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from leakcase_analyzer.columns import Floats
 
 _LEVELS = "▁▂▃▄▅▆▇█"
 _GAP = " "
+
+
+def share_line(shares: Sequence[float]) -> str:
+    """One character for each share of a whole, full for all of it."""
+    top = len(_LEVELS) - 1
+    return "".join(_LEVELS[round(min(1.0, max(0.0, one)) * top)] for one in shares)
+
+
+def bar(share: float, width: int, *, unicode: bool) -> str:
+    """A share of a whole as a bar of `width` characters."""
+    full = round(min(1.0, max(0.0, share)) * width)
+    drawn, rest = ("█", "░") if unicode else ("#", ".")
+    return drawn * full + rest * (width - full)
 
 
 def sparkline(values: Floats, width: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from leakcase_analyzer.analysis import Analysis
 from leakcase_analyzer.code_names import in_full, place, whence
 from leakcase_analyzer.findings.suspect import Suspect
-from leakcase_analyzer.report.units import PLAIN, Style, share, size, size_rate, span
+from leakcase_analyzer.report.units import PLAIN, Style, share, shortened, size, size_rate, span
 from leakcase_analyzer.series.survival import Curve
 
 MOST_ROWS = 12
@@ -54,10 +54,24 @@ def suspect_rows(analysis: Analysis, style: Style = PLAIN) -> list[tuple[str, ..
     ]  # fmt: skip
 
 
+def callers_line(one: Suspect, width: int) -> str:
+    """Who calls the suspect, from the inside outwards, as many as fit; empty where none is told."""
+    frames = one.stack.frames
+    inside = frames.index(one.frame) + 1 if one.frame in frames else 0
+    line = ""
+    for frame in frames[inside:]:
+        longer = (line + ", " if line else "called by ") + shortened(place(frame))
+        if len(longer) > width - 3:
+            return line + ", …" if line else longer[: width - 1] + "…"
+        line = longer
+    return line
+
+
 def stack_lines(one: Suspect) -> list[str]:
     """A suspect's main stack from the innermost frame outwards, one frame in a line."""
     frames = one.stack.frames
-    lines = [in_full(frame) for frame in frames[:MOST_FRAMES]]
+    # A name from a case never begins a line: there it might end a block of Markdown.
+    lines = [f"#{n:<2} {shortened(in_full(frame))}" for n, frame in enumerate(frames[:MOST_FRAMES])]
     if len(frames) > MOST_FRAMES:
         lines.append(f"and {len(frames) - MOST_FRAMES} more")
     return lines

@@ -9,25 +9,13 @@ from __future__ import annotations
 
 import re
 from importlib import resources
-from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from leakcase_analyzer.analysis import Analysis
-from leakcase_analyzer.report import facts
-from leakcase_analyzer.report.heap_tables import arena_rows, heap_line, size_rows, type_rows
-from leakcase_analyzer.report.raw_data import raw_tables
-from leakcase_analyzer.report.units import (
-    Style,
-    as_sentence,
-    confidence,
-    render,
-    share,
-    shortened,
-    size_interval,
-    span,
-)
+from leakcase_analyzer.report.units import Style, as_sentence, render, shortened
+from leakcase_analyzer.report.view import Page, report_view
 from leakcase_analyzer.sentences import Sentence
 
 
@@ -53,53 +41,7 @@ def markdown_text(analysis: Analysis) -> str:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    return environment.from_string(source).render(_view(analysis))
-
-
-def _view(analysis: Analysis) -> dict[str, Any]:
-    """All that the template shows, as text that is safe in Markdown."""
-    evidence, verdict = analysis.evidence, analysis.verdict
-    return {
-        "process": Markup(facts.process_name(evidence, MARKDOWN)),
-        "headline": _safe(verdict.headline),
-        "watched": facts.watched(evidence),
-        "status": verdict.status,
-        "kind": verdict.kind,
-        "confidence": confidence(verdict.confidence),
-        "trigger": verdict.trigger,
-        "rate": facts.rate_text("bytes", verdict.rate_bytes_per_hour),
-        "interval": size_interval(verdict.rate_interval_bytes_per_hour),
-        "watch_longer": span(verdict.watch_longer_seconds),
-        "environment": [
-            (label, Markup(text)) for label, text in facts.process_facts(evidence, MARKDOWN)
-        ],
-        "trends": [facts.trend_row(trend) for trend in analysis.trends],
-        "memory": facts.memory_parts(analysis),
-        "heap": heap_line(analysis),
-        "arenas": arena_rows(evidence),
-        "sizes": [(*figures, Markup(held)) for *figures, held in size_rows(analysis, MARKDOWN)],
-        "types": [(Markup(name), *figures) for name, *figures in type_rows(analysis, MARKDOWN)],
-        "limits": [_sentence(limit.claim) for limit in analysis.time_to_limits],
-        "reasons": [_sentence(reason) for reason in verdict.reasons],
-        "growing": [
-            (
-                one.what,
-                "" if one.part_of is None else one.part_of,
-                facts.rate_text(one.unit, one.rate_per_hour),
-                "" if one.share is None else share(one.share),
-            )
-            for one in analysis.growing
-        ],
-        "ruled_out": [
-            (_safe(one.claim), [_safe(text) for text in (one.because, *one.evidence_for)])
-            for one in analysis.ruled_out
-        ],
-        "not_seen": [
-            (_safe(one.claim), _safe(one.because), _safe(one.effect)) for one in analysis.not_seen
-        ],
-        "actions": [(_sentence(one.what), _sentence(one.why)) for one in analysis.actions],
-        "tables": [(title, Markup(text)) for title, text in raw_tables(analysis)],
-    }
+    return environment.from_string(source).render(report_view(analysis, PAGE))
 
 
 def _safe(sentence: Sentence) -> Markup:
@@ -108,3 +50,6 @@ def _safe(sentence: Sentence) -> Markup:
 
 def _sentence(sentence: Sentence) -> Markup:
     return Markup(as_sentence(render(sentence, MARKDOWN)))
+
+
+PAGE = Page(style=MARKDOWN, text=_safe, sentence=_sentence, block=Markup)

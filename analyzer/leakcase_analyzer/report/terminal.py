@@ -9,7 +9,13 @@ from dataclasses import dataclass, field
 from leakcase_analyzer.action import Action
 from leakcase_analyzer.analysis import Analysis, Growing
 from leakcase_analyzer.findings.base import NotSeen, RuledOut
-from leakcase_analyzer.report.chart import sparkline
+from leakcase_analyzer.report.chart import bar, share_line, sparkline
+from leakcase_analyzer.report.code_tables import (
+    callers_line,
+    rate_of,
+    survival_line,
+    suspect_name,
+)
 from leakcase_analyzer.report.facts import (
     amount_text,
     memory_parts,
@@ -24,6 +30,9 @@ WIDTH = 80
 MOST_LINES = 40
 _CHART_WIDTH = 40
 _LABEL_WIDTH = 11
+_BAR_WIDTH = 10
+_MOST_SUSPECTS = 3
+_INDENT = "     "
 _SHOWN_FACTS = frozenset({"process", "package", "allocator", "runtime"})
 
 _RED, _YELLOW, _GREEN, _BOLD, _OFF = "\x1b[1;31m", "\x1b[1;33m", "\x1b[1;32m", "\x1b[1m", "\x1b[0m"
@@ -52,6 +61,7 @@ def terminal_text(analysis: Analysis, *, colour: bool, unicode: bool) -> str:
     answer = _wrapped(render(analysis.verdict.headline), "", "")
     facts = _facts(analysis, unicode)
     sections = [
+        _code(analysis, unicode),
         _section("Why", 2.0, map(render, analysis.verdict.reasons)),
         _section("What grows", 1.0, map(_grows, analysis.growing)),
         _section("Ruled out", 1.0, _ruled_out(analysis.ruled_out)),
@@ -94,6 +104,30 @@ def _facts(analysis: Analysis, unicode: bool) -> list[str]:
         if text:
             lines += _wrapped(text, f"  {label:<{_LABEL_WIDTH}} ", " " * (_LABEL_WIDTH + 3))
     return lines
+
+
+def _code(analysis: Analysis, unicode: bool) -> _Section:
+    """The first suspects: a line for each, one for who calls it, one for how long its blocks live.
+
+    Where nothing leaks or may, they are left to the report.
+    """
+    found, status = analysis.code, analysis.verdict.status
+    section = _Section("Who allocates what stays", 3.0)
+    if found is None or status not in ("leak", "undecided"):
+        return section
+    for rank, one in enumerate(found.suspects[:_MOST_SUSPECTS], start=1):
+        drawn = bar(one.share or 0.0, _BAR_WIDTH, unicode=unicode)
+        rate = rate_of(one)
+        figures = f"{drawn} {share(one.share or 0.0)}" + (f", {rate}" if rate else "")
+        lines = _wrapped(f"{figures}: {suspect_name(one)}", f"  {rank}. ", _INDENT)
+        callers = callers_line(one, WIDTH - len(_INDENT))
+        lines += [_INDENT + callers] if callers else []
+        if one.curve.ages_seconds:
+            drawn = share_line(one.curve.alive_shares) + " " if unicode else ""
+            lines += _wrapped(f"{drawn}alive: {survival_line(one.curve)}", _INDENT, _INDENT)
+        section.entries.append(lines)
+    section.hidden = max(0, len(found.suspects) - _MOST_SUSPECTS)
+    return section
 
 
 def _grows(one: Growing) -> str:

@@ -1,0 +1,107 @@
+"""What a written report shows, as text that is safe in its kind of page.
+
+Markdown and HTML differ in how a name from a case is made harmless, and in nothing else: both
+templates get the same view.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from leakcase_analyzer.analysis import Analysis
+from leakcase_analyzer.report import facts
+from leakcase_analyzer.report.code_tables import stack_lines, suspect_name, suspect_rows
+from leakcase_analyzer.report.heap_tables import arena_rows, heap_line, size_rows, type_rows
+from leakcase_analyzer.report.raw_data import raw_tables
+from leakcase_analyzer.report.units import Style, confidence, share, size_interval, span
+from leakcase_analyzer.sentences import Sentence
+
+MOST_STACKS = 3
+
+
+@dataclass(frozen=True)
+class Page:
+    """How a kind of page writes names, sentences, and blocks of plain text."""
+
+    style: Style
+    """Its names are safe as they are."""
+    text: Callable[[Sentence], Markup]
+    sentence: Callable[[Sentence], Markup]
+    """With a capital letter and a full stop."""
+    block: Callable[[str], str]
+    """Lines for a block of plain text; what is not Markup is escaped as HTML."""
+
+
+def report_view(analysis: Analysis, page: Page) -> dict[str, Any]:
+    """All that a template shows."""
+    evidence, verdict = analysis.evidence, analysis.verdict
+    return {
+        "process": Markup(facts.process_name(evidence, page.style)),
+        "headline": page.text(verdict.headline),
+        "watched": facts.watched(evidence),
+        "status": verdict.status,
+        "kind": verdict.kind,
+        "confidence": confidence(verdict.confidence),
+        "trigger": verdict.trigger,
+        "rate": facts.rate_text("bytes", verdict.rate_bytes_per_hour),
+        "interval": size_interval(verdict.rate_interval_bytes_per_hour),
+        "watch_longer": span(verdict.watch_longer_seconds),
+        "environment": [
+            (label, Markup(text)) for label, text in facts.process_facts(evidence, page.style)
+        ],
+        "trends": [facts.trend_row(trend) for trend in analysis.trends],
+        "memory": facts.memory_parts(analysis),
+        "heap": heap_line(analysis),
+        "arenas": arena_rows(evidence),
+        "sizes": [(*figures, Markup(held)) for *figures, held in size_rows(analysis, page.style)],
+        "types": [(Markup(name), *figures) for name, *figures in type_rows(analysis, page.style)],
+        "limits": [page.sentence(limit.claim) for limit in analysis.time_to_limits],
+        "reasons": [page.sentence(reason) for reason in verdict.reasons],
+        "growing": [
+            (
+                one.what,
+                "" if one.part_of is None else one.part_of,
+                facts.rate_text(one.unit, one.rate_per_hour),
+                "" if one.share is None else share(one.share),
+            )
+            for one in analysis.growing
+        ],
+        "code": _code(analysis, page),
+        "ruled_out": [
+            (page.text(one.claim), [page.text(text) for text in (one.because, *one.evidence_for)])
+            for one in analysis.ruled_out
+        ],
+        "not_seen": [
+            (page.text(one.claim), page.text(one.because), page.text(one.effect))
+            for one in analysis.not_seen
+        ],
+        "actions": [(page.sentence(one.what), page.sentence(one.why)) for one in analysis.actions],
+        "tables": [(title, page.block(text)) for title, text in raw_tables(analysis)],
+    }
+
+
+def _code(analysis: Analysis, page: Page) -> dict[str, Any] | None:
+    """Who allocates what stays; None where nobody watched."""
+    found = analysis.code
+    if found is None:
+        return None
+    return {
+        "claim": page.sentence(found.claim),
+        "rows": [
+            (Markup(function), Markup(where), *figures)
+            for function, where, *figures in suspect_rows(analysis, page.style)
+        ],
+        "stacks": [
+            {
+                "name": Markup(suspect_name(one, page.style)),
+                "confidence": confidence(one.confidence),
+                "evidence": [page.sentence(sentence) for sentence in one.evidence],
+                "lines": page.block("\n".join(stack_lines(one))),
+            }
+            for one in found.suspects[:MOST_STACKS]
+        ],
+    }

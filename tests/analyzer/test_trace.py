@@ -1,0 +1,373 @@
+"""Traced allocations in, suspects out: who leaks, who caches, and how sure that is."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from leakcase_analyzer.analysis import Analysis, analyze
+from leakcase_analyzer.findings.suspect import Suspect, Suspects
+from leakcase_analyzer.report.json_report import json_text
+from leakcase_analyzer.report.units import render
+from leakcase_bundle import records as kinds
+from leakcase_bundle.strings import SymbolToken
+from tests.analyzer.cases import Capture, as_file
+from tests.analyzer.heap_cases import leaked
+from tests.analyzer.trace_cases import CHURN, FOREVER, LEAK, Source, Traced, growing, watched
+
+CACHE = Source(("cache_insert", "handle", "main"), each_window=60)
+
+
+def answer(case: Capture, folder: Path) -> Analysis:
+    return analyze(as_file(case, folder))
+
+
+def code(case: Capture, folder: Path) -> Suspects:
+    found = answer(case, folder).code
+    assert found is not None
+    return found
+
+
+def function(one: Suspect) -> str | None:
+    return None if one.frame is None else one.frame.function
+
+
+def words(one: Suspect) -> str:
+    return "\n".join(render(sentence) for sentence in one.evidence)
+
+
+def reasons(analysis: Analysis) -> str:
+    return "\n".join(render(reason) for reason in analysis.verdict.reasons)
+
+
+# --- bursts and survivors -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_small_leak_under_much_churn_is_first_with_all_of_the_share(
+    seed: int, tmp_path: Path
+) -> None:
+    case = growing()
+    case.seed = seed
+    case.__post_init__()
+    case.anonymous_bytes = case.leak(20 << 20, 60_000)
+    found = code(Traced(watched(case), [CHURN, LEAK]).add(), tmp_path)
+    (first,) = found.suspects
+    assert function(first) == "leak_session"
+    assert first.share == pytest.approx(1.0, abs=0.01)
+    assert first.fate == "stays"
+    assert first.bytes_per_second == pytest.approx(60_000, rel=0.03)
+    assert first.confidence >= 0.85
+    assert found.passing == ()
+
+
+def test_shares_of_several_sites_are_those_of_what_they_leak(tmp_path: Path) -> None:
+    truth = {"half": 0.50, "third": 0.30, "seventh": 0.15, "twentieth": 0.05}
+    sites = [
+        Source((name, "main"), each_window=round(200 * part), freed_at_once=0.1)
+        for name, part in truth.items()
+    ]
+    found = code(Traced(growing(), [*sites, CHURN]).add(), tmp_path)
+    assert [function(one) for one in found.suspects] == list(truth)
+    for one in found.suspects:
+        assert one.share == pytest.approx(truth[function(one) or ""], abs=0.05)
+    assert sum(one.share or 0 for one in found.suspects) == pytest.approx(1.0)
+
+
+def test_the_first_line_names_the_function_and_the_advice_is_to_look_there(tmp_path: Path) -> None:
+    analysis = answer(Traced(growing(), [LEAK, CHURN]).add(), tmp_path)
+    assert render(analysis.verdict.headline).endswith(
+        "100 % of what stays was allocated in leak_session (worker)."
+    )
+    assert render(analysis.actions[0].what).startswith("look at leak_session (worker)")
+    assert not any("heaptrack" in render(action.what) for action in analysis.actions)
+
+
+def test_three_captured_blocks_are_enough_to_name_a_rare_leak_but_less_sure(tmp_path: Path) -> None:
+    rare = replace(LEAK, each_window=1)
+    few = code(Traced(growing(500), [rare, CHURN], window_starts=(5, 15, 25)).add(), tmp_path)
+    many = code(Traced(growing(), [LEAK, CHURN]).add(), tmp_path)
+    assert function(few.suspects[0]) == "leak_session"
+    assert few.suspects[0].confidence < many.suspects[0].confidence
+
+
+def test_what_was_seen_is_said_and_no_more(tmp_path: Path) -> None:
+    analysis = answer(Traced(growing(), [LEAK, CHURN]).add(), tmp_path)
+    said = reasons(analysis)
+    assert "in 8 windows of 0.3 s 49,440 allocations were seen" in said
+    assert "1,440 of 1,440 blocks that outlived their window still held the words that" in said
+    assert "after up to 60 s; none was seen freed" in said
+    unseen = [render(one.claim) + render(one.effect) for one in analysis.not_seen]
+    assert any("never freed" in one and "cache" in one for one in unseen)
+    assert any("table that doubles" in one and "rare large blocks" in one for one in unseen)
+
+
+# --- caches ---------------------------------------------------------------------------------------
+
+
+def test_a_cache_is_told_from_a_leak_once_its_blocks_have_died(tmp_path: Path) -> None:
+    found = code(Traced(growing(), [LEAK, replace(CACHE, life=20)]).add(), tmp_path)
+    assert [function(one) for one in found.suspects] == ["leak_session"]
+    assert [function(one) for one in found.passing] == ["cache_insert"]
+    assert found.passing[0].fate == "dies"
+    assert found.passing[0].share is None
+    assert "they go on being freed: 0 % are left at 60 s" in words(found.passing[0])
+
+
+def test_a_cache_that_loses_entries_at_random_is_no_leak(tmp_path: Path) -> None:
+    def life(draw: float) -> float:
+        return 60.0 * draw  # evenly up to a minute
+
+    found = code(Traced(growing(), [LEAK, replace(CACHE, life=life)]).add(), tmp_path)
+    assert [function(one) for one in found.suspects] == ["leak_session"]
+    assert found.suspects[0].share == pytest.approx(1.0)
+
+
+def test_before_a_cache_reaches_its_age_it_is_named_with_the_age_and_without_confidence(
+    tmp_path: Path,
+) -> None:
+    cache = replace(CACHE, life=20)
+    found = code(Traced(growing(), [cache, CHURN], looks=(2, 5)).add(), tmp_path)
+    first = found.suspects[0]
+    assert function(first) == "cache_insert"
+    assert first.confidence < 0.6
+    assert "after up to 5 s" in words(first)
+    assert found.leading is None
+
+
+def test_a_cache_that_takes_in_far_more_than_the_heap_grows_by_must_let_go_later(
+    tmp_path: Path,
+) -> None:
+    cache = replace(CACHE, each_window=2000)
+    analysis = answer(Traced(growing(20_000), [cache, CHURN]).add(), tmp_path)
+    assert "most of them must be freed at some age beyond 60 s, as a cache's are" in reasons(
+        analysis
+    )
+    assert analysis.code is not None
+    assert analysis.code.suspects[0].confidence < 0.5
+
+
+def test_where_the_heap_does_not_grow_nobody_is_said_to_leak(tmp_path: Path) -> None:
+    analysis = answer(Traced(watched(Capture()), [CACHE, CHURN]).add(), tmp_path)
+    assert analysis.verdict.status == "stable"
+    assert "cache_insert" not in render(analysis.verdict.headline)
+    assert analysis.code is not None
+    first = analysis.code.suspects[0]
+    assert first.bytes_per_second is None
+    assert first.confidence < 0.6
+
+
+def test_a_function_that_frees_some_and_leaks_others_is_named_with_what_it_keeps(
+    tmp_path: Path,
+) -> None:
+    def life(draw: float) -> float:
+        return FOREVER if draw < 0.3 else 3.0
+
+    found = code(Traced(growing(), [replace(LEAK, life=life), CHURN]).add(), tmp_path)
+    first = found.suspects[0]
+    assert (function(first), first.fate) == ("leak_session", "stays")
+    assert first.curve.last_share == pytest.approx(0.3, abs=0.05)
+    assert "it frees some and keeps others" in words(first)
+
+
+# --- how sure -------------------------------------------------------------------------------------
+
+
+def confidence(case: Capture, folder: Path) -> float:
+    return code(case, folder).suspects[0].confidence
+
+
+def test_blocks_that_look_alike_lower_the_confidence(tmp_path: Path) -> None:
+    sure = Traced(growing(), [LEAK, CHURN])
+    weak = Traced(growing(), [replace(LEAK, weak=1.0), CHURN])
+    assert confidence(weak.add(), tmp_path) < confidence(sure.add(), tmp_path) - 0.2
+    found = code(Traced(growing(), [replace(LEAK, weak=1.0), CHURN]).add(), tmp_path)
+    assert "another block in the same place would look the same" in words(found.suspects[0])
+
+
+def test_blocks_that_look_alike_count_less_where_frees_were_hardly_watched(tmp_path: Path) -> None:
+    sources = [replace(LEAK, each_window=100), Source(("zeros", "main"), each_window=120, weak=1.0)]
+    long = code(Traced(growing(), sources).add(), tmp_path)
+    short = code(Traced(growing(), sources, linger_seconds=0.1).add(), tmp_path)
+    assert function(long.suspects[0]) == "zeros"
+    assert function(short.suspects[0]) == "leak_session"
+
+
+def test_what_was_lost_is_said_and_lowers_the_confidence(tmp_path: Path) -> None:
+    lossy = Traced(growing(), [LEAK, CHURN], lost_stacks=6000).add()
+    assert confidence(lossy, tmp_path) < 0.6
+    unseen = [render(one.claim) for one in answer(lossy, tmp_path).not_seen]
+    assert "48,000 allocations (49 %)" in unseen
+
+
+def test_shorter_looks_make_less_sure(tmp_path: Path) -> None:
+    by_age = [
+        confidence(Traced(growing(seconds=400), [LEAK], looks=looks).add(), tmp_path)
+        for looks in ((3,), (10,), (10, 30), (10, 30, 60), (10, 30, 60, 300))
+    ]
+    assert by_age == sorted(set(by_age))
+
+
+# --- idle and active ------------------------------------------------------------------------------
+
+
+def is_active(seconds: float) -> bool:
+    return int(seconds // 20) % 2 == 0
+
+
+def test_a_function_that_leaks_only_while_the_process_works_is_told_so(tmp_path: Path) -> None:
+    case = growing()
+    always = Source(("leak_always", "main"), each_window=50)
+    busy = Source(("leak_busy", "main"), each_window=50, active_only=True)
+    Traced(case, [always, busy], window_starts=range(3, 60, 5), is_active=is_active).add()
+    analysis = answer(case, tmp_path)
+    assert analysis.code is not None
+    found = {function(one): one for one in analysis.code.suspects}
+    assert (found["leak_always"].trigger, found["leak_busy"].trigger) == ("constant", "active")
+    said = words(found["leak_busy"])
+    assert "stayed of 8 windows while it worked, 0 blocks of 4 windows while it rested" in said
+
+
+def test_marks_tell_active_from_idle_too(tmp_path: Path) -> None:
+    case = growing()
+    for start in range(0, 120, 20):
+        case.mark(start, "active" if is_active(start) else "idle")
+    source = Source(("leak_idle", "main"), each_window=50, active_only=True)
+    tracing = Traced(case, [source], window_starts=range(3, 60, 5))
+    tracing.is_active = lambda seconds: not is_active(seconds)
+    for_all = tracing.add()
+    assert code(for_all, tmp_path).suspects[0].trigger == "idle"
+
+
+# --- full tracing ---------------------------------------------------------------------------------
+
+
+def test_full_tracing_tells_what_is_held_by_stack_and_age(tmp_path: Path) -> None:
+    sources = [
+        replace(LEAK, each_window=1000),
+        Source(("set_up", "main"), each_window=5000, older=1.0),
+        Source(("queue", "main"), each_window=90_000, freed_at_once=0.9, older=0.0),
+    ]
+    found = code(Traced(growing(), sources).all_traced(10, 60), tmp_path)
+    assert found.basis == "outstanding"
+    assert [function(one) for one in found.suspects] == ["leak_session"]
+    first = found.suspects[0]
+    assert (first.blocks, first.held_bytes, first.share) == (1000, 100_000, 1.0)
+    assert "1,000 blocks of 97.7 KiB are not freed, of 1,000 made while all was traced" in words(
+        first
+    )
+    assert [function(one) for one in found.passing] == ["queue"]
+
+
+def test_full_tracing_of_a_heap_that_does_not_grow_gives_its_own_rate(tmp_path: Path) -> None:
+    case = Traced(watched(Capture()), [replace(LEAK, each_window=6000)]).all_traced(10, 60)
+    assert code(case, tmp_path).suspects[0].bytes_per_second == pytest.approx(10_000)
+
+
+# --- names and stacks -----------------------------------------------------------------------------
+
+
+def test_the_first_own_frame_is_named_not_the_library_that_it_calls(tmp_path: Path) -> None:
+    stacks = {
+        ("std::vector<int>::_M_realloc_insert<int>", "grow"): "grow",
+        ("operator new", "make"): "make",
+        ("_ZN4acme7Session4openEv", "main"): "acme::Session::open",
+        ("_ZN5alloc7raw_vec19RawVec$LT$T$C$A$GT$7reserve17h0123456789abcdefE", "push"): "push",
+        ("runtime.mallocgc", "main.serve"): "main.serve",
+    }
+    for functions, named in stacks.items():
+        found = code(Traced(growing(), [Source(functions)]).add(), tmp_path)
+        assert function(found.suspects[0]) == named
+        assert len(found.suspects[0].stack.frames) == 2
+
+
+def test_a_function_that_passes_requests_of_several_callers_on_is_not_blamed(
+    tmp_path: Path,
+) -> None:
+    callers = [Source(("xmalloc", name, "main"), life=1.0) for name in ("one", "two")]
+    found = code(
+        Traced(growing(), [*callers, Source(("xmalloc", "three", "main"))]).add(), tmp_path
+    )
+    assert function(found.suspects[0]) == "three"
+    alone = code(Traced(growing(), [Source(("my_calloc", "main"))]).add(), tmp_path)
+    assert function(alone.suspects[0]) == "my_calloc"
+
+
+def test_python_code_is_named_unless_it_is_pythons_own(tmp_path: Path) -> None:
+    own = Source(("handle",), python_file="/home/<dir:1>/<file:2>", line=12)
+    library = replace(own, functions=("loads",), python_file="/usr/lib/python3.11/<dir:3>/<file:4>")
+    case = Traced(growing(), [own, library]).add()
+    stacks = [one for one in case.extra if isinstance(one, kinds.CodeStack)]
+    # One stack: the library innermost, called by the program's own function.
+    case.extra = [one for one in case.extra if one not in stacks]
+    case.extra += [kinds.CodeStack(number, [1, 0], "root") for number in (0, 1)]
+    first = code(case, tmp_path).suspects[0]
+    assert function(first) == "handle"
+    assert first.frame is not None and first.frame.line == 12
+
+
+def test_what_blocks_are_is_part_of_the_evidence(tmp_path: Path) -> None:
+    case = Traced(growing(), [LEAK, CHURN]).add()
+    contents = kinds.TraceContents(0, case.at(100), 400, 100, 50, 800, 0)
+    case.extra.append(contents)
+    assert "80 % of the 400 blocks looked at hold pointers" in words(
+        code(case, tmp_path).suspects[0]
+    )
+    case.extra[-1] = replace(contents, class_name=SymbolToken("acme::Session"), class_permille=990)
+    assert "99 % of the 400 blocks looked at are objects of acme::Session" in words(
+        code(case, tmp_path).suspects[0]
+    )
+
+
+def test_references_say_what_is_missing_in_the_code_that_is_named(tmp_path: Path) -> None:
+    case = Traced(growing(), [LEAK, CHURN]).add()
+    leaked(case, chunk_bytes=112, chunks=0)
+    said = render(answer(case, tmp_path).actions[0].what)
+    assert "kept by something that refers to them" in said
+
+
+# --- cases that do not fit together ---------------------------------------------------------------
+
+
+def test_stacks_and_frames_that_are_not_told_are_unknown_code_and_keep_their_share(
+    tmp_path: Path,
+) -> None:
+    case = Traced(growing(), [LEAK, replace(LEAK, functions=("other", "main"))]).add()
+    case.extra = [
+        replace(one, frames=[999, *one.frames[1:]])
+        if isinstance(one, kinds.CodeStack) and one.stack == 0
+        else one
+        for one in case.extra
+        if not (isinstance(one, kinds.CodeStack) and one.stack == 1)
+    ]
+    found = code(case, tmp_path)
+    assert sorted(one.share or 0 for one in found.suspects) == pytest.approx([0.5, 0.5])
+    assert {function(one) for one in found.suspects} == {"handle", None}
+
+
+def test_records_whose_lists_do_not_fit_together_are_left_out_and_counted(tmp_path: Path) -> None:
+    case = Traced(growing(), [LEAK, CHURN]).add()
+    whole = code(case, tmp_path)
+    sites = next(one for one in case.extra if isinstance(one, kinds.TraceSites))
+    case.extra += [
+        replace(sites, kept=sites.kept[:-1]),
+        replace(sites, window=77),
+        kinds.TraceSurvival(0, case.at(5), 1, [0], [1 << 62], [0], [0], [0], [0]),
+    ]
+    analysis = answer(case, tmp_path)
+    assert analysis.code is not None
+    assert analysis.code.suspects[0].share == whole.suspects[0].share
+    assert "3 records of the tracing" in [render(one.claim) for one in analysis.not_seen]
+
+
+def test_an_older_case_has_no_suspects_and_says_why(tmp_path: Path) -> None:
+    case = growing()
+    case.header = Capture.header.__get__(case)  # type: ignore[method-assign]
+    analysis = answer(case, tmp_path)
+    assert analysis.code is None
+    assert json.loads(json_text(analysis))["suspects"] == []
+    assert any("which code allocates it" in render(one.claim) for one in analysis.not_seen)
+    assert any("--allow read-memory,trace" in render(one.what) for one in analysis.actions)
