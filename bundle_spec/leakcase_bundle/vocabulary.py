@@ -19,7 +19,7 @@ VOCABULARIES: dict[str, frozenset[str]] = {
     "probe": _words(
         """identity status stat descriptors threads cgroup host limits settings modules runtime
         regions rollup sockets gpu kernel-log heap-census heap-labels python-types
-        managed-heap reachability session"""
+        managed-heap reachability allocation-trace session"""
     ),
     "level": _words("observe read-memory trace attach dump"),
     "answer": _words("yes no"),

@@ -10,17 +10,19 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, Callable, Optional
 
+from leakcase_bundle.records import Consent
+
 from .casefile import CaseFile
 from .cli import EXIT_INTERRUPTED, EXIT_PARTIAL
 from .consent import Question, levels_given, parse_levels, settle
 from .decision import sentence
 from .errors import CollectorError
 from .header import case_header
-from .options import duration_ns, interval_ns, names, opted, select_probes, share
+from .options import capture_options, duration_ns, interval_ns, names, opted, select_probes
 from .outcome import Outcome
 from .plan import PlanContext
 from .probes import PROBES
-from .probes.base import Probe
+from .probes.base import CaptureOptions, Probe
 from .progress import duration, progress_for, size, without_controls
 from .redact import Redactor
 from .session import Session
@@ -42,9 +44,8 @@ def capture(arguments: argparse.Namespace) -> int:
     wanted = names(arguments.with_)
     probes = select_probes(PROBES, wanted, names(arguments.without), opted(arguments))
     allowed = parse_levels(arguments.allow)
-    total_ns = duration_ns(arguments.duration, "--duration")
+    options = capture_options(arguments)
     every_ns = interval_ns(arguments.interval)
-    max_slowdown = share(arguments.max_slowdown)
     max_pause_ns = duration_ns(arguments.max_pause, "--max-pause")
     system = System()
     with (
@@ -52,19 +53,21 @@ def capture(arguments: argparse.Namespace) -> int:
         find_target(system, arguments.target, choose_on_terminal()) as identity,
     ):
         name = _name_on_host(system, identity)
-        consents, granted, refused = _settle(system, identity, probes, allowed, every_ns)
+        consents, granted, refused = _settle(system, identity, probes, allowed, every_ns, options)
         case = CaseFile(arguments.output or default_path(name, identity.pid))
         try:
             redactor = Redactor(case.write_map_line, keep_symbols=not arguments.no_symbols)
             header = case_header(
                 system, identity, redactor,
-                interval_ns=every_ns, duration_ns=total_ns, levels=levels_given(consents),
+                interval_ns=every_ns, duration_ns=options.duration_ns,
+                levels=levels_given(consents),
             )  # fmt: skip
             case.add(header)
             line = progress_for(name, quiet=arguments.json)
             session = Session(
                 system, identity, case, redactor, granted,
-                interval_ns=every_ns, duration_ns=total_ns, max_slowdown=max_slowdown,
+                interval_ns=every_ns, duration_ns=options.duration_ns,
+                max_slowdown=options.max_slowdown,
                 max_pause_ns=max_pause_ns, show=line.show if line else None,
                 settled=yield_to_host,
             )  # fmt: skip
@@ -92,10 +95,17 @@ def _settle(
     probes: Sequence[Probe],
     allowed: frozenset[str],
     every_ns: int,
-) -> tuple[list[Any], list[Probe], list[Probe]]:
+    options: CaptureOptions,
+) -> tuple[list[Consent], list[Probe], list[Probe]]:
     context = PlanContext(system, identity, Redactor(), every_ns)
+    for probe in probes:
+        probe.configure(options)
     questions = (Question(probe, partial(probe.predict, context)) for probe in probes)
-    return settle(questions, allowed, _ask_on_terminal())
+    consents, granted, refused = settle(questions, allowed, _ask_on_terminal())
+    may_read = "read-memory" in allowed or "read-memory" in levels_given(consents)
+    for probe in granted:
+        probe.configure(options._replace(may_read_memory=may_read))
+    return consents, granted, refused
 
 
 def exit_status(outcome: Outcome, wanted: Sequence[str]) -> int:

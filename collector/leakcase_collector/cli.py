@@ -86,6 +86,8 @@ def add_capture_options(parser: argparse.ArgumentParser) -> None:
     add("--without", metavar="PROBE", action="append", help="leave a probe out")
     add("--reachability", action="store_true",
         help="at the end, find memory that nothing refers to (level read-memory)")  # fmt: skip
+    add("--trace", choices=("bursts", "full"),
+        help="who allocates what stays: in short windows, or throughout (level trace)")  # fmt: skip
     add("--max-slowdown", metavar="SHARE", default="1%", help="what the target may lose (1%%)")
     add("--max-pause", metavar="TIME", default="2s", help="the longest the target may be held (2s)")
     add("--no-symbols", action="store_true", help="write no function or type names")
@@ -131,7 +133,7 @@ def _capture(arguments: argparse.Namespace) -> int:
 
 def _plan(arguments: argparse.Namespace) -> int:
     from .capture import choose_on_terminal
-    from .options import duration_ns, interval_ns, names, opted, select_probes, share
+    from .options import capture_options, interval_ns, names, opted, select_probes
     from .plan import PlanContext, plan, plan_table
     from .probes import PROBES
     from .redact import Redactor
@@ -141,14 +143,14 @@ def _plan(arguments: argparse.Namespace) -> int:
     system = System()
     wanted = names(arguments.with_)
     probes = select_probes(PROBES, wanted, names(arguments.without), opted(arguments))
-    total_ns, slowdown = (
-        duration_ns(arguments.duration, "--duration"),
-        share(arguments.max_slowdown),
-    )
+    options = capture_options(arguments)
+    for probe in probes:
+        probe.configure(options)
     interval = interval_ns(arguments.interval)
     with find_target(system, arguments.target, choose_on_terminal()) as identity:
         context = PlanContext(system, identity, Redactor(), interval)
-        planned = plan(context, probes, total_ns, slowdown)
+        total_ns = options.duration_ns or 0
+        planned = plan(context, probes, total_ns, options.max_slowdown)
     if arguments.json:
         print(json.dumps({"pid": identity.pid, "probes": [item.as_map() for item in planned]}))
     else:

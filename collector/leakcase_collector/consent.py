@@ -59,11 +59,13 @@ class Question:
             if prediction.stop_ns
             else "does not stop the target"
         )
+        toll = self.probe.toll()
         return (
             f"{self.probe.name} ({self.probe.level}: {WHAT_IT_DOES[self.probe.level]})\n"
             f"  reads {self.probe.reads}; {stop}; about {prediction.cpu_ns / 1e6:.3g} ms "
-            f"of CPU a call\n  what could go wrong: {self.probe.risk}"
-        )
+            f"of CPU a call\n" + (f"  what it costs the target: {toll}\n" if toll else "")
+            + f"  what could go wrong: {self.probe.risk}"
+        )  # fmt: skip
 
 
 def settle(

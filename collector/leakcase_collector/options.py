@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Optional
 
 from .errors import UsageError
-from .probes.base import Probe
+from .probes.base import CaptureOptions, Probe
 from .system.clock import NS_PER_SECOND
 
 _UNITS_NS = {
@@ -74,7 +74,17 @@ def select_probes(
 
 def opted(arguments: argparse.Namespace) -> list[str]:
     """The probes that have an option of their own, where it was given."""
-    return ["reachability"] if arguments.reachability else []
+    asked = {"reachability": arguments.reachability, "allocation-trace": arguments.trace}
+    return [name for name, is_asked in asked.items() if is_asked]
+
+
+def capture_options(arguments: argparse.Namespace) -> CaptureOptions:
+    """What the words say of the whole capture; whether memory may be read is not known yet."""
+    return CaptureOptions(
+        duration_ns(arguments.duration, "--duration"),
+        share(arguments.max_slowdown),
+        arguments.trace or "bursts",
+    )
 
 
 def names(values: Optional[Sequence[str]]) -> list[str]:

@@ -68,6 +68,7 @@ class PlannedProbe:
             "predicted_cpu_ns_per_call": self.prediction.cpu_ns,
             "predicted_lock_ns_per_call": self.prediction.lock_ns,
             "predicted_stop_ns_per_call": self.prediction.stop_ns,
+            "target_loses": self.probe.toll(),
         }
 
 
@@ -141,6 +142,9 @@ def plan_table(planned: Sequence[PlannedProbe], duration_ns: int) -> str:
             f"{_ms(cost.cpu_ns):>11} {_ms(cost.lock_ns) if cost.lock_ns else '-':>10}"
             f"  {_ms(cost.stop_ns) if cost.stop_ns else 'no'}"
         )
+    lines.extend(
+        f"{item.probe.name}: {toll}" for item in planned if (toll := item.probe.toll()) is not None
+    )
     total = sum(item.cpu_ns for item in planned)
     lines.append(
         f"together about {total / NS_PER_SECOND:.2f} s of CPU in "

@@ -127,6 +127,8 @@ class Session:
         except OutputError as failure:
             end, error = "disk-full", failure
         finally:
+            for run in self._runs:
+                run.probe.close()
             if self._marks is not None:
                 self._marks.close()
         ended_ns = monotonic_ns()
@@ -158,7 +160,7 @@ class Session:
             if run.probe.level != "observe":
                 self._begin_one(run)
         self._flush(monotonic_ns())
-        self._budget = CpuBudget(monotonic_ns(), own_cpu_ns())
+        self._budget = CpuBudget(monotonic_ns(), self._paced_cpu_ns())
 
     def _begin_one(self, run: ProbeRun) -> None:
         run.predict()
@@ -238,8 +240,8 @@ class Session:
     def _after_exec(self, now: int) -> None:
         self.case.add(Event(now, "exec"))
         for run in self._runs:
-            if run.probe.cadence is Cadence.ONCE:
-                run.call(run.probe.begin, now)
+            if not run.dead:
+                run.call(run.probe.executed, now)
             run.due_ns = 0
 
     def _pace(self, run: ProbeRun, now: int) -> None:
@@ -253,7 +255,11 @@ class Session:
         if own_rss_bytes(self.system) > MEMORY_LIMIT_BYTES:
             for run in self._runs:
                 run.dead = run.dead or run.probe.cadence is Cadence.PACED
-        return self._budget.is_exceeded(now, own_cpu_ns())
+        return self._budget.is_exceeded(now, self._paced_cpu_ns())
+
+    def _paced_cpu_ns(self) -> int:
+        """Our CPU without that of tracing, which paces itself by the target's loss and its own."""
+        return own_cpu_ns() - sum(run.cpu_ns for run in self._runs if run.probe.level == "trace")
 
     # --- marks ------------------------------------------------------------------------------------
 

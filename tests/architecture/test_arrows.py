@@ -52,17 +52,25 @@ def test_the_analyzer_never_imports_the_collector_but_to_investigate() -> None:
         assert inside(imported, "leakcase_collector.cli"), (importer, imported)
 
 
-# Within the collector: the machine, what the bytes of a heap mean, the probes, then the
-# session that runs them.
+# Within the collector: the machine, how stacks unwind and what the bytes of a heap mean, who
+# allocates, the probes, then the session that runs them.
 _SYSTEM = "leakcase_collector.system"
 _HEAP = "leakcase_collector.heap"
+_ATTACH = "leakcase_collector.attach"
+_UNWIND = "leakcase_collector.unwind"
+_TRACE = "leakcase_collector.trace"
 _PROBES = "leakcase_collector.probes"
 _ERRORS = "leakcase_collector.errors"
 _MAY_IMPORT = {
     _SYSTEM: {_SYSTEM, _ERRORS},
     _HEAP: {_HEAP, _SYSTEM, _ERRORS},
+    _ATTACH: {_ATTACH, _HEAP, _SYSTEM, _ERRORS},
+    _UNWIND: {_UNWIND, _SYSTEM, _ERRORS},
+    _TRACE: {_TRACE, _UNWIND, _HEAP, _SYSTEM, _ERRORS, "leakcase_collector.redact"},
     _PROBES: {
         _PROBES,
+        _TRACE,
+        _ATTACH,
         _HEAP,
         _SYSTEM,
         _ERRORS,

@@ -5,6 +5,7 @@ One file per source of evidence, registered here by name; nothing is found by sc
 
 from __future__ import annotations
 
+from .allocation_trace import AllocationTraceProbe
 from .base import Probe
 from .cgroup import CgroupProbe
 from .descriptors import DescriptorsProbe
@@ -50,6 +51,7 @@ PROBES: tuple[type[Probe], ...] = (
     PythonTypesProbe,
     ManagedHeapProbe,
     ReachabilityProbe,
+    AllocationTraceProbe,
 )
 
 __all__ = ["PROBES"]

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Optional, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Optional, Protocol
 
 if TYPE_CHECKING:
     from leakcase_collector.errors import CollectorError
@@ -50,6 +50,18 @@ class Prediction:
     cpu_ns: int
     lock_ns: int = 0
     stop_ns: int = 0
+
+
+class CaptureOptions(NamedTuple):
+    """What was said of the capture as a whole, for probes that plan ahead."""
+
+    #: None where there is no capture, as in a list of the probes.
+    duration_ns: Optional[int] = None
+    #: The share of its CPU that the target may lose.
+    max_slowdown: float = 0.01
+    #: Of the vocabulary ``trace_mode``.
+    trace: str = "bursts"
+    may_read_memory: bool = False
 
 
 class Context(Protocol):
@@ -123,9 +135,16 @@ class Probe:
     #: Runs only where it was asked for, by its own option or by ``--with``.
     opt_in: ClassVar[bool] = False
 
+    def configure(self, options: CaptureOptions) -> None:
+        """Told what the capture will be, before the question and again when all are answered."""
+
     def predict(self, context: Context) -> Prediction:
         """The expected cost of one call, from what is known without touching the target."""
         return Prediction(cpu_ns=50_000)
+
+    def toll(self) -> Optional[str]:
+        """For people: what the target itself will lose, a clause; None where it loses nothing."""
+        return None
 
     def begin(self, context: Context, taken_ns: int) -> None:
         """Called once, before the first sample."""
@@ -135,3 +154,11 @@ class Probe:
 
     def finish(self, context: Context, taken_ns: int) -> None:
         """Called once after the last sample, while the target is still there."""
+
+    def executed(self, context: Context, taken_ns: int) -> None:
+        """Called when the target has executed another program; what looks once looks again."""
+        if self.cadence is Cadence.ONCE:
+            self.begin(context, taken_ns)
+
+    def close(self) -> None:
+        """Called last, however the capture ended: nothing of ours may stay in the target."""

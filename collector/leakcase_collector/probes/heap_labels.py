@@ -85,7 +85,7 @@ def _look(context: Context, budget: Budget) -> Optional[Objects]:
     except (NotPermitted, NotSupported) as error:
         context.gap(error, "mem")
         return None
-    files = _ModuleFiles(context.subject)
+    files = ModuleFiles(context.subject)
     try:
         with opened as memory:
             return _objects(memory, budget, files)
@@ -96,7 +96,7 @@ def _look(context: Context, budget: Budget) -> Optional[Objects]:
         files.close()
 
 
-def _objects(memory: Memory, budget: Budget, files: _ModuleFiles) -> Objects:
+def _objects(memory: Memory, budget: Budget, files: ModuleFiles) -> Objects:
     """By blocks under glibc's malloc, by words under another one."""
     from leakcase_collector.heap.arenas import HeapNotFound
     from leakcase_collector.heap.objects import look_at_words, look_into_blocks
@@ -120,7 +120,7 @@ def _method() -> str:
     return best_step()[0]
 
 
-class _ModuleFiles:
+class ModuleFiles:
     """The target's programs and libraries, for what of them is not in RAM."""
 
     def __init__(self, subject: Subject) -> None:

@@ -15,7 +15,7 @@ from typing import NamedTuple, Optional
 
 from leakcase_collector.system.clock import NS_PER_MS, NS_PER_SECOND
 
-FREES = ("free", "operator-delete")
+FREES = ("free", "operator-delete", "munmap")
 #: What programs call often. The kernel's own calls are rare, as nobody calls them in a loop.
 COMMON = ("malloc", "calloc", "realloc", "operator-new")
 
@@ -129,16 +129,22 @@ class Schedule:
         self._due = [due[place * len(due) // windows] for place in range(windows)]
 
     def account(
-        self, now_ns: int, watched_ns: int, calls: Mapping[str, int], own_cpu_ns: int
+        self,
+        now_ns: int,
+        watched_ns: int,
+        calls: Mapping[str, int],
+        all_calls: Mapping[str, int],
+        own_cpu_ns: int,
     ) -> int:
         """Take down what a window did; returns what it cost the target, in ns.
 
-        `watched_ns`: for how long calls were watched; `own_cpu_ns`: what it cost the collector.
+        `watched_ns`: for how long `calls` were watched; `all_calls` came until all was undone.
+        `own_cpu_ns`: what it cost the collector.
         """
         self._due = self._due[1:]
         rested_ns = now_ns + int(own_cpu_ns / OWN_CPU_SHARE)
         self._due = [max(due, rested_ns) for due in self._due]
-        cost_ns = int(self.prices.window_ns + self.prices.of(calls))
+        cost_ns = int(self.prices.window_ns + self.prices.of(all_calls))
         self.spent_ns += cost_ns
         self._calls.update(calls)
         self._watched_ns += watched_ns
@@ -149,9 +155,11 @@ class Schedule:
         seconds = max(self._watched_ns, 1) / NS_PER_SECOND
         return {call: count / seconds for call, count in self._calls.items()}
 
-    def lingers(self, now_ns: int, target_cpu_ns: int, linger_ns: int) -> bool:
-        """Whether frees may be watched for so long after a window."""
-        frees = {call: n for call, n in self.rates_per_second().items() if call in FREES}
+    def lingers(
+        self, now_ns: int, target_cpu_ns: int, per_second: Mapping[str, float], linger_ns: int
+    ) -> bool:
+        """Whether frees may be watched for so long after a window; `per_second`: calls as seen."""
+        frees = {call: rate for call, rate in per_second.items() if call in FREES}
         cost_ns = self.prices.of(frees) * linger_ns / NS_PER_SECOND
         left_ns = self.budget_ns(now_ns, target_cpu_ns) - self.spent_ns
         return cost_ns <= left_ns / max(len(self._due), 1)

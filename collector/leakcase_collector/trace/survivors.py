@@ -100,6 +100,10 @@ class Survivors:
         self.cohorts.append(cohort)
         return cohort
 
+    def addresses(self) -> set[int]:
+        """Of all blocks that are followed."""
+        return {one.block.address for cohort in self.cohorts for one in cohort.followed}
+
     def drop_dead(self, live: Mapping[int, int]) -> None:
         """Drop what a window proved dead; `live`: when the block at an address was allocated, of
         all that were seen allocated and not freed."""

@@ -37,7 +37,9 @@ def run(
             continue
         seen = min(int(pairs_per_second * plan.duration_ns / NS_PER_SECOND), plan.allocations)
         watched_ns = min(int(seen / pairs_per_second * NS_PER_SECOND), plan.duration_ns) or 1
-        schedule.account(now_ns, watched_ns, {"malloc": seen, "free": seen}, 0)
+        schedule.account(
+            now_ns, watched_ns, {"malloc": seen, "free": seen}, {"malloc": seen, "free": seen}, 0
+        )
         opened.append(now_ns)
     return opened, schedule.spent_ns, schedule.budget_ns(duration_ns, int(busy * duration_ns))
 
@@ -67,7 +69,9 @@ def test_a_server_with_20000_allocations_a_second_gets_windows_at_one_percent() 
 def test_where_calls_are_many_windows_become_fewer_before_they_become_useless() -> None:
     opened, _, _ = run(MINUTE_NS, 0.01, 1.0, 1_400_000)
     schedule = Schedule(0, MINUTE_NS, 0.01, PRICES, WINDOW_NS)
-    schedule.account(0, 1_000_000, {"malloc": 1400, "free": 1400}, 0)
+    schedule.account(
+        0, 1_000_000, {"malloc": 1400, "free": 1400}, {"malloc": 1400, "free": 1400}, 0
+    )
     plan = schedule.plan(MINUTE_NS // 2, MINUTE_NS // 2)
     assert plan is not None
     assert plan.allocations >= FEWEST_CALLS
@@ -83,7 +87,7 @@ def test_the_first_window_is_a_small_one() -> None:
 
 def test_no_window_sees_more_allocations_than_its_cap() -> None:
     schedule = Schedule(0, MINUTE_NS, 1.0, PRICES, WINDOW_NS)
-    schedule.account(0, NS_PER_SECOND, {"malloc": 10}, 0)
+    schedule.account(0, NS_PER_SECOND, {"malloc": 10}, {"malloc": 10}, 0)
     plan = schedule.plan(MINUTE_NS, MINUTE_NS)
     assert plan is not None
     assert plan.allocations == CALLS_PER_WINDOW
@@ -91,7 +95,13 @@ def test_no_window_sees_more_allocations_than_its_cap() -> None:
 
 def test_a_target_that_got_dearer_gets_no_further_window() -> None:
     schedule = Schedule(0, MINUTE_NS, 0.01, PRICES, WINDOW_NS)
-    schedule.account(0, NS_PER_SECOND, {"malloc": 1_000_000, "free": 1_000_000}, 0)
+    schedule.account(
+        0,
+        NS_PER_SECOND,
+        {"malloc": 1_000_000, "free": 1_000_000},
+        {"malloc": 1_000_000, "free": 1_000_000},
+        0,
+    )
     now_ns = MINUTE_NS // 10
     while schedule.next_ns is not None:
         assert schedule.plan(max(now_ns, schedule.next_ns), now_ns // 10) is None
@@ -99,17 +109,19 @@ def test_a_target_that_got_dearer_gets_no_further_window() -> None:
 
 def test_what_the_collector_spends_on_a_window_delays_the_next() -> None:
     schedule = Schedule(0, MINUTE_NS, 0.5, PRICES, WINDOW_NS)
-    schedule.account(NS_PER_SECOND, NS_PER_SECOND, {"malloc": 10}, NS_PER_SECOND // 5)
+    schedule.account(
+        NS_PER_SECOND, NS_PER_SECOND, {"malloc": 10}, {"malloc": 10}, NS_PER_SECOND // 5
+    )
     assert schedule.next_ns is not None
     assert schedule.next_ns >= 11 * NS_PER_SECOND
 
 
 def test_frees_are_watched_for_longer_only_where_that_fits() -> None:
     schedule = Schedule(0, MINUTE_NS, 0.01, PRICES, WINDOW_NS)
-    schedule.account(0, NS_PER_SECOND // 10, {"malloc": 50, "free": 50}, 0)
-    assert schedule.lingers(NS_PER_SECOND, NS_PER_SECOND, NS_PER_SECOND)
-    schedule.account(0, NS_PER_SECOND // 10, {"free": 90_000}, 0)
-    assert not schedule.lingers(NS_PER_SECOND, NS_PER_SECOND, NS_PER_SECOND)
+    now_ns = NS_PER_SECOND
+    assert schedule.lingers(now_ns, now_ns // 2, {"free": 500.0}, NS_PER_SECOND)
+    assert schedule.lingers(now_ns, now_ns // 2, {"malloc": 900_000.0}, NS_PER_SECOND)
+    assert not schedule.lingers(now_ns, now_ns // 2, {"free": 900_000.0}, NS_PER_SECOND)
 
 
 @given(seed=st.integers(), seconds=st.integers(5, 90_000))
@@ -129,4 +141,4 @@ def test_two_captures_do_not_open_their_windows_at_the_same_times() -> None:
 @pytest.mark.parametrize("calls", [{}, {"mremap": 3}])
 def test_a_call_without_a_price_costs_a_window_only(calls: dict[str, int]) -> None:
     schedule = Schedule(0, MINUTE_NS, 0.01, PRICES, WINDOW_NS)
-    assert schedule.account(0, 1, calls, 0) == PRICES.window_ns
+    assert schedule.account(0, 1, calls, calls, 0) == PRICES.window_ns

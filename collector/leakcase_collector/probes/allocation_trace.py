@@ -1,0 +1,124 @@
+"""Who allocates what stays: each call of the allocator, in short windows or throughout."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Optional, Union
+
+from leakcase_collector.errors import CollectorError, NotConsented
+from leakcase_collector.system.clock import NS_PER_MS, NS_PER_SECOND, monotonic_ns
+
+from .base import Cadence, CaptureOptions, Context, Prediction, Probe
+
+if TYPE_CHECKING:
+    from leakcase_collector.trace.assembly import Assembly
+    from leakcase_collector.trace.bursts import Bursts
+    from leakcase_collector.trace.full import Full
+
+#: What a block's allocation and free cost where they are watched, on hardware of its own and on
+#: virtual hardware.
+_PAIR_NS = (2_000, 4_000)
+_DEFAULT_NS = 120 * NS_PER_SECOND
+
+
+class AllocationTraceProbe(Probe):
+    """Which code allocates the blocks that are not freed, and what became of them later."""
+
+    name = "allocation-trace"
+    level = "trace"
+    cadence = Cadence.TICK
+    reads = (
+        "calls of the program's allocator as the kernel sees them: sizes, addresses, and a copy "
+        "of the stack, which is turned into addresses of code and dropped; of blocks that stay, "
+        "what tells one from another, which never leaves the host"
+    )
+    needs = "root, or CAP_BPF and CAP_PERFMON; Linux 5.8 or newer; no tools and no headers"
+    risk = (
+        "a breakpoint in shared library code, which the kernel places and takes away: other "
+        "processes pass it untouched; a C++ program whose operator new throws within a window, "
+        "for it is out of memory, may end instead of catching that"
+    )
+    opt_in = True
+
+    def __init__(self) -> None:
+        self._options = CaptureOptions()
+        self._assembly: Optional[Assembly] = None
+        self._tracing: Optional[Union[Bursts, Full]] = None
+        self._started_ns = 0
+
+    def configure(self, options: CaptureOptions) -> None:
+        self._options = options
+
+    def predict(self, context: Context) -> Prediction:
+        """A window's stacks, unwound; most beats have none."""
+        return Prediction(cpu_ns=20 * NS_PER_MS)
+
+    def toll(self) -> Optional[str]:
+        share = self._options.max_slowdown
+        if self._options.trace == "full":
+            low, high = (pair_ns / 1000 for pair_ns in _PAIR_NS)
+            return (
+                f"each block that it allocates and frees costs {low:g} to {high:g} µs more, all "
+                f"the time: at 20,000 a second {2 * low:g} to {2 * high:g} % of a core; given up "
+                f"where that is more than {min(10 * share, 1):.3g} of its own CPU"
+            )
+        return (
+            f"at most {100 * share:.3g} % of the CPU that it uses: windows of up to 0.3 s, shorter "
+            "and fewer where it allocates much, as a first one of 0.05 s shows"
+        )
+
+    def begin(self, context: Context, taken_ns: int) -> None:
+        self._started_ns = taken_ns
+        self._start(context)
+
+    def _start(self, context: Context) -> None:
+        # Only here: a capture that does not trace does without ctypes and its cost.
+        from leakcase_collector.trace.assembly import Assembly, limits_of
+        from leakcase_collector.trace.bursts import Bursts
+        from leakcase_collector.trace.full import Full
+
+        from .heap_labels import ModuleFiles
+
+        options = self._options
+        read_file = ModuleFiles(context.subject).read if options.may_read_memory else None
+        try:
+            assembly = self._assembly = Assembly(
+                context.system, context.identity, context.subject, context.redactor,
+                limits_of(options.trace), read_file,
+            )  # fmt: skip
+        except CollectorError as error:
+            context.gap(error, error.gap_detail)
+            return
+        if read_file is None:
+            context.gap(
+                NotConsented(
+                    "what became of the blocks that were traced was not looked at: that needs the "
+                    "level read-memory. Allow it with --allow trace,read-memory."
+                ),
+                "mem",
+            )
+        if options.trace == "full":
+            self._tracing = Full(context, assembly, options.max_slowdown)
+        else:
+            self._tracing = Bursts(context, assembly, self._left_ns(), options.max_slowdown)
+
+    def _left_ns(self) -> int:
+        whole_ns = self._options.duration_ns or _DEFAULT_NS
+        return max(whole_ns - (monotonic_ns() - self._started_ns), NS_PER_SECOND)
+
+    def sample(self, context: Context, taken_ns: int) -> None:
+        if self._tracing is not None:
+            self._tracing.step(taken_ns)
+
+    def finish(self, context: Context, taken_ns: int) -> None:
+        if self._tracing is not None:
+            self._tracing.finish()
+
+    def executed(self, context: Context, taken_ns: int) -> None:
+        """Another program: what was known of the old one's blocks and code is void."""
+        self.close()
+        self._start(context)
+
+    def close(self) -> None:
+        assembly, self._assembly, self._tracing = self._assembly, None, None
+        if assembly is not None:
+            assembly.close()

@@ -1,0 +1,97 @@
+"""Everything that tracing a process takes, found, opened and put together; and closed again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, ExitStack
+from typing import TYPE_CHECKING, Optional
+
+from leakcase_collector.heap.rtti import ReadFile
+from leakcase_collector.system.allocation_tracer import AllocationTracer
+from leakcase_collector.system.door import System
+from leakcase_collector.system.entry_point import EntryPoint
+from leakcase_collector.system.identity import ProcessIdentity
+from leakcase_collector.system.tracer_layout import TracerLimits
+from leakcase_collector.unwind.modules import CodeModules, Target
+from leakcase_collector.unwind.unwinder import Unwinder
+
+from .entry_points import find_entry_points
+from .labels import Labels
+from .names import Names
+from .schedule import Prices
+from .stacks import StackTable
+
+if TYPE_CHECKING:
+    from leakcase_collector.redact import Redactor
+    from leakcase_collector.system.memory import Memory
+
+#: What a watched return adds to a call, and what opening and closing a window costs the target:
+#: pages of code that are no longer shared, instructions written into them.
+_RETURN_NS = 1_400
+_WINDOW_NS = 200_000
+
+
+#: Of a capture that traces everything.
+_FULL = TracerLimits(live_blocks=524_288, sites=65_536, preallocated=False)
+
+
+def limits_of(mode: str) -> TracerLimits:
+    """How much the kernel keeps; `mode` of the vocabulary ``trace_mode``."""
+    return _FULL if mode == "full" else TracerLimits()
+
+
+class Assembly:
+    """The instruments for one program image; a context manager that undoes all."""
+
+    def __init__(
+        self,
+        system: System,
+        identity: ProcessIdentity,
+        target: Target,
+        redactor: Redactor,
+        limits: TracerLimits,
+        read_file: Optional[ReadFile],
+    ) -> None:
+        """`read_file`: the target's files, for what blocks are; None where memory may not be read.
+
+        NotPermitted, NotSupported, LimitReached, with a `gap_detail`. Nothing is attached yet.
+        """
+        self._target = target
+        self._may_read = read_file is not None
+        with ExitStack() as opened:
+            points = opened.enter_context(find_entry_points(system, identity))
+            self.is_glibc = points.allocator == "glibc"
+            self.refused = tuple(points.refused)
+            self.prices = prices(points.points)
+            self.tracer = opened.enter_context(
+                AllocationTracer(identity.pid, points.points, limits=limits)
+            )
+            self._modules = opened.enter_context(CodeModules(target))
+            self._unwinder = Unwinder(self._modules)
+            names = Names(system, identity.pid)
+            self.table = StackTable(self._unwinder, names, redactor)
+            self.labels = None if read_file is None else Labels(read_file)
+            self._opened = opened.pop_all()
+
+    @property
+    def memory(self) -> Optional[Callable[[], AbstractContextManager[Memory]]]:
+        """Opens the target's memory; None where it may not be read."""
+        return self._target.memory if self._may_read else None
+
+    def prepare(self) -> None:
+        """Before a window: which code is mapped now."""
+        self._unwinder.refresh()
+        self.tracer.set_code_ranges(self._modules.executable_ranges())
+
+    def close(self) -> None:
+        """Nothing is left in the target."""
+        self._opened.close()
+
+
+def prices(points: Iterable[EntryPoint]) -> Prices:
+    """What watching each call costs, by its dearest entry."""
+    call_ns: dict[str, int] = {}
+    for point in points:
+        cost_ns = point.hit_ns + (_RETURN_NS if point.return_probe else 0)
+        call_ns[point.call] = max(call_ns.get(point.call, 0), cost_ns)
+    return Prices(call_ns, _WINDOW_NS)

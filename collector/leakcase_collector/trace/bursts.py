@@ -1,0 +1,181 @@
+"""Short windows over the whole capture, and later looks at what they left."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Optional
+
+from leakcase_collector.errors import OverBudget
+from leakcase_collector.system.clock import (
+    NS_PER_SECOND,
+    monotonic_ns,
+    own_cpu_ns,
+    process_cpu_ns,
+)
+
+from .blocks import BlockReader
+from .recorder import Recorder
+from .schedule import Schedule
+from .survivors import Cohort, Survivors
+from .telling import rates_record, sites_record, survival_record, window_record
+from .window import Window, calls_between, open_window
+
+if TYPE_CHECKING:
+    from .assembly import Assembly
+
+#: For so long frees are watched after a window whose blocks hold nothing that tells them apart.
+LINGER_NS = NS_PER_SECOND
+_LEAST_LINGER_NS = int(0.6 * LINGER_NS)  # A beat is a second, and the window took a part of it.
+#: Of a window's blocks; below it they are told apart well enough.
+WEAK_SHARE = 0.1
+#: Of the time between two beats, a window at most takes this.
+_WINDOW_SHARE = 0.4
+
+
+class Bursts:
+    """Called at each beat of the capture, does what is due."""
+
+    def __init__(
+        self, recorder: Recorder, assembly: Assembly, duration_ns: int, share: float
+    ) -> None:
+        """`duration_ns` is what is left of the capture, `share` what the target may lose."""
+        self._recorder = recorder
+        self._tools = assembly
+        self._survivors = Survivors()
+        self._lingering: Optional[Window] = None
+        self._windows = 0
+        self._cpu_at_start_ns = process_cpu_ns(recorder.pid) or 0
+        self._started_ns = monotonic_ns()
+        longest_ns = int(_WINDOW_SHARE * recorder.interval_ns)
+        self._schedule = Schedule(self._started_ns, duration_ns, share, assembly.prices, longest_ns)
+
+    def step(self, now_ns: int) -> None:
+        """At most one of: undo a window, open one, look at what one left."""
+        if self._lingering is not None:
+            if now_ns >= self._lingering.ended_ns + _LEAST_LINGER_NS:
+                self._settle(self._lingering)
+            return
+        plan = self._schedule.plan(now_ns, self._target_cpu_ns())
+        if plan is None:
+            self._look(now_ns)
+            return
+        cpu_ns = own_cpu_ns()
+        self._tools.prepare()
+        tools = self._tools
+        window = open_window(
+            tools.tracer, tools.table, self._windows, plan, self._tools.prices,
+            self._recorder.pid,
+        )  # fmt: skip
+        window.own_cpu_ns = own_cpu_ns() - cpu_ns
+        self._windows += 1
+        if not self._wants_to_linger(window):
+            self._settle(window)
+            return
+        self._lingering = window
+        if self._recorder.interval_ns > 2 * LINGER_NS:
+            time.sleep(LINGER_NS / NS_PER_SECOND)
+            self._settle(window)
+
+    def finish(self) -> None:
+        """Undo what is armed, and look once more at everything that is followed."""
+        if self._lingering is not None:
+            self._settle(self._lingering)
+        for cohort in self._survivors.cohorts:
+            self._look_at(cohort)
+        if self._tools.labels is not None:
+            for record in self._tools.labels.records(self._recorder.redactor):
+                self._recorder.emit(record)
+        if self._windows <= 1:
+            self._recorder.gap(
+                OverBudget(
+                    "allocations were watched for a moment only: the program calls its allocator "
+                    "so often, or works so little, that more would cost it over --max-slowdown. "
+                    "Capture for longer, or allow more."
+                ),
+                "calls-too-many",
+            )
+
+    def _target_cpu_ns(self) -> int:
+        cpu_ns = process_cpu_ns(self._recorder.pid)
+        return 0 if cpu_ns is None else cpu_ns - self._cpu_at_start_ns
+
+    def _busy(self, now_ns: int) -> float:
+        return self._target_cpu_ns() / max(now_ns - self._started_ns, 1)
+
+    # --- a window's end ---------------------------------------------------------------------------
+
+    def _wants_to_linger(self, window: Window) -> bool:
+        if not window.kept:
+            return False
+        seconds = window.watched_ns / NS_PER_SECOND
+        calls = {call: int(count / seconds) for call, count in window.calls().items()}
+        cpu_ns = self._target_cpu_ns()
+        if not self._schedule.lingers(monotonic_ns(), cpu_ns, calls, LINGER_NS):
+            return False
+        trial = Survivors()
+        cohort = self._follow(window, trial)
+        return cohort is not None and trial.weak_share(cohort) > WEAK_SHARE
+
+    def _settle(self, window: Window) -> None:
+        """Take the fingerprints while frees are watched, then undo all, then drop the dead."""
+        self._lingering = None
+        tools, cpu_ns = self._tools, own_cpu_ns()
+        window.linger_ns = max(monotonic_ns() - window.ended_ns, 0)
+        self._follow(window, self._survivors)
+        asked_ns = monotonic_ns()
+        tools.tracer.detach()
+        window.detach_ns = monotonic_ns() - asked_ns
+        live = {block.address: block.time_ns for block in tools.tracer.live()}
+        self._survivors.drop_dead(live)
+        followed = self._survivors.addresses()
+        tools.tracer.forget(address for address in live if address not in followed)
+        calls = calls_between(window.before, tools.tracer.counters())
+        self._schedule.account(
+            monotonic_ns(), window.watched_ns, window.calls(), calls,
+            own_cpu_ns() - cpu_ns + window.own_cpu_ns,
+        )  # fmt: skip
+        self._tell(window)
+
+    def _follow(self, window: Window, survivors: Survivors) -> Optional[Cohort]:
+        if self._tools.memory is None:
+            return None
+        with self._tools.memory() as memory:
+            reader = BlockReader(memory, self._tools.is_glibc)
+            return survivors.follow(window.number, window.ended_ns, window.kept, reader)
+
+    def _tell(self, window: Window) -> None:
+        tools, emit = self._tools, self._recorder.emit
+        attach = tools.tracer.method
+        sites, left_out, lost = sites_record(window, tools.table)
+        for record in tools.table.records(sites.stacks):
+            emit(record)
+        if window.number == 0:
+            busy = self._busy(monotonic_ns())
+            emit(rates_record(window, attach, self._tools.prices, busy))
+        emit(window_record(window, attach, "bursts", lost, tools.table.short(sites.stacks)))
+        emit(sites)
+        self._recorder.loss("stacks", left_out + lost)
+
+    # --- later looks ------------------------------------------------------------------------------
+
+    def _look(self, now_ns: int) -> None:
+        """At the window whose look is due for longest."""
+        due = [
+            (due_ns, cohort.window, cohort)
+            for cohort in self._survivors.cohorts
+            if (due_ns := cohort.due_ns()) is not None and due_ns <= now_ns
+        ]
+        if due:
+            self._look_at(min(due)[2])
+
+    def _look_at(self, cohort: Cohort) -> None:
+        if self._tools.memory is None or not (cohort.followed or cohort.dead or cohort.unread):
+            return
+        with self._tools.memory() as memory:
+            taken_ns = monotonic_ns()
+            looks = self._survivors.look(cohort, BlockReader(memory, self._tools.is_glibc))
+            if self._tools.labels is not None:
+                self._tools.labels.look(memory, cohort.followed, taken_ns)
+        for record in self._tools.table.records(look.stack for look in looks):
+            self._recorder.emit(record)
+        self._recorder.emit(survival_record(cohort, taken_ns, looks))

@@ -1,0 +1,26 @@
+"""Who knows what a place in the code is called: symbol tables, and what compilers write down."""
+
+from __future__ import annotations
+
+from typing import Optional
+
+from leakcase_collector.system.door import System
+from leakcase_collector.unwind.modules import CodeModule
+
+from .functions import FunctionNames
+from .stacks import Place
+
+
+class Names:
+    """The functions of one process."""
+
+    def __init__(self, system: System, pid: int) -> None:
+        self._functions = FunctionNames(system, pid)
+
+    def name(self, module: Optional[CodeModule], place: Place) -> Optional[tuple[str, int]]:
+        """The function and the bytes from its start, as `stacks.Namer` asks."""
+        if place.address is None or module is None or module.elf is None:
+            return None
+        back = 1 if place.after_call else 0  # What follows a call may be another function's.
+        found = self._functions.name_of(module.elf, place.address - back)
+        return None if found is None else (found.name, found.offset + back)

@@ -1,0 +1,183 @@
+"""Stacks of allocations: many copies of registers and stack, few true stacks, names for those told.
+
+The kernel's key of a stack tells more stacks apart than there are, as by the depth at which a loop
+calls: what is unwound alike is one. Raw copies stay in this file no longer than it takes to unwind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional, Protocol
+
+from leakcase_bundle.records import CodeFrame, CodeStack
+from leakcase_collector.unwind.modules import CodeModule
+from leakcase_collector.unwind.unwinder import Frame, Unwinder
+
+if TYPE_CHECKING:
+    from leakcase_collector.redact import Redactor
+
+#: True stacks that are told apart in one capture; a server has some hundreds.
+STACKS_MAX = 4096
+
+
+class Sample(Protocol):
+    """What the kernel copied when a block was allocated: registers by their DWARF number."""
+
+    @property
+    def key(self) -> int: ...
+
+    @property
+    def registers(self) -> Sequence[int]: ...
+
+    @property
+    def sp(self) -> int: ...
+
+    @property
+    def stack(self) -> bytes: ...
+
+
+class Place(NamedTuple):
+    """A frame of any language, as it is told: equal ones are one record."""
+
+    code: str
+    path: Optional[str]
+    build_id: Optional[str]
+    address: Optional[int]
+    function: Optional[str] = None
+    file: Optional[str] = None
+    line: Optional[int] = None
+    #: Whether `address` follows a call, so that the name is that of the byte before it.
+    after_call: bool = True
+
+
+class Namer(Protocol):
+    """Who knows the function of an address."""
+
+    def name(self, module: Optional[CodeModule], place: Place) -> Optional[tuple[str, int]]:
+        """The function's name, and how many bytes after its start the address is."""
+        ...
+
+
+class Weaver(Protocol):
+    """Who puts the frames of an interpreted language where they belong among the native ones."""
+
+    def weave(self, frames: Sequence[Place], sample: Any) -> list[Place]: ...
+
+
+class StackTable:
+    """The true stacks by number, and the numbers of the kernel's keys."""
+
+    def __init__(
+        self,
+        unwinder: Unwinder,
+        namer: Namer,
+        redactor: Redactor,
+        weaver: Optional[Weaver] = None,
+    ) -> None:
+        self._unwinder = unwinder
+        self._namer = namer
+        self._redactor = redactor
+        self._weaver = weaver
+        self._numbers: dict[int, int] = {}
+        self._stacks: dict[tuple[tuple[Place, ...], str], int] = {}
+        self._by_number: list[tuple[tuple[Place, ...], str]] = []
+        self._places: dict[Place, Place] = {}
+        self._modules: dict[tuple[Optional[str], Optional[str]], CodeModule] = {}
+        self._told_frames: dict[Place, int] = {}
+        self._told: set[int] = set()
+        #: Samples that met a full table.
+        self.folded = 0
+
+    def learn(self, samples: Iterable[Sample]) -> None:
+        """Unwind what is new."""
+        for sample in samples:
+            if sample.key not in self._numbers:
+                number = self._number(sample)
+                if number is not None:
+                    self._numbers[sample.key] = number
+
+    def _number(self, sample: Sample) -> Optional[int]:
+        registers = dict(enumerate(sample.registers))
+        unwound = self._unwinder.unwind(registers, sample.sp, sample.stack)
+        places = [self._place(frame) for frame in self._unwinder.frames(unwound)]
+        if self._weaver is not None:
+            places = self._weaver.weave(places, sample)
+        stack = (tuple(self._places.setdefault(place, place) for place in places), unwound.end)
+        number = self._stacks.get(stack)
+        if number is None:
+            if len(self._stacks) >= STACKS_MAX:
+                self.folded += 1
+                return None
+            number = self._stacks[stack] = len(self._stacks)
+            self._by_number.append(stack)
+        return number
+
+    def _place(self, frame: Frame) -> Place:
+        module = frame.module
+        if module is None:
+            return Place(frame.code, None, None, frame.address, after_call=frame.after_call)
+        self._modules[module.path, module.build_id] = module
+        return Place(
+            frame.code, module.path, module.build_id, frame.address, after_call=frame.after_call
+        )
+
+    def number(self, key: int) -> Optional[int]:
+        """The true stack of a key; None where its copy was lost."""
+        return self._numbers.get(key)
+
+    def short(self, numbers: Iterable[int]) -> int:
+        """How many of these stacks do not reach their outer end."""
+        return sum(1 for number in numbers if self._by_number[number][1] != "root")
+
+    def records(self, numbers: Iterable[int]) -> list[Any]:
+        """The records of those stacks that were not told yet, and of their frames."""
+        out: list[Any] = []
+        for number in sorted(set(numbers) - self._told):
+            self._told.add(number)
+            places, end = self._by_number[number]
+            frames = [self._frame(place, out) for place in places]
+            out.append(CodeStack(number, frames, end))
+        return out
+
+    def _frame(self, place: Place, out: list[Any]) -> int:
+        known = self._told_frames.get(place)
+        if known is not None:
+            return known
+        number = self._told_frames[place] = len(self._told_frames)
+        redactor = self._redactor
+        function, offset = place.function, None
+        if function is None:
+            module = self._modules.get((place.path, place.build_id))
+            named = self._namer.name(module, place)
+            function, offset = named if named is not None else (None, None)
+        symbol = None if function is None else redactor.symbol(function)
+        out.append(
+            CodeFrame(
+                number,
+                place.code,
+                None if place.path is None else redactor.path(place.path, is_module=True),
+                redactor.build_id(place.build_id),
+                # An address outside of all files is only of use while the process lives.
+                place.address if place.path is not None else None,
+                symbol,
+                None if symbol is None else offset,
+                None if place.file is None else redactor.path(place.file, is_module=True),
+                place.line,
+            )
+        )
+        return number
+
+
+def sums(keyed: Mapping[int, Sequence[int]], table: StackTable) -> tuple[dict[int, list[int]], int]:
+    """Figures of keys added up by true stack; and the first figure of keys that have no stack."""
+    found: dict[int, list[int]] = {}
+    lost = 0
+    for key, figures in keyed.items():
+        number = table.number(key)
+        if number is None:
+            lost += figures[0]
+            continue
+        total = found.setdefault(number, [0] * len(figures))
+        for place, figure in enumerate(figures):
+            total[place] += figure
+    return found, lost
