@@ -188,6 +188,7 @@ class _Table:
         end = source.strings.offset + source.strings.size_bytes
         begin = source.strings.offset + name_at
         name = source.elf.string(begin, min(end, begin + _NAME_LIMIT_BYTES))
+        name = name.partition("@")[0] or name  # "name@@VERSION", as debug files spell it
         underscores = len(name) - len(name.lstrip("_"))
         rank = (not size, information >> 4 == _STB_LOCAL, underscores, len(name))
         return rank, FunctionName(name, address - start)
