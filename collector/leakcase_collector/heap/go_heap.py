@@ -38,6 +38,7 @@ DATA_LIMIT_BYTES = 32 << 20
 # last_gc_unix, pause_total_ns, pause_ns and pause_end of 256 each.
 _LAST_GC = _SETS * _WORDS + 2 + 6
 _NUMGC = _LAST_GC + 2 + 512
+_ENABLED = _NUMGC + 4
 _YEAR_2001_NS, _YEAR_2100_NS = 978_307_200 * 10**9, 4_102_444_800 * 10**9
 
 
@@ -95,14 +96,27 @@ def find_go_heap(content: memoryview) -> Optional[GoHeap]:
             continue
         if at + _SETS * _WORDS + 2 > len(words):
             return None
-        sums = [
-            words[at + i] + words[at + _WORDS + i] + words[at + 2 * _WORDS + i]
-            for i in range(_WORDS)
-        ]
         turn = words[at + _SETS * _WORDS] & 0xFFFFFFFF
+        sums = _sums(words, at)
         if turn < _SETS and _are_sound(sums):
-            return _figures(sums, _collections(words, at))
+            # Where two sets are empty, one or two too few look the same: what follows decides.
+            later = [at + shift * _WORDS for shift in range(_SETS)]
+            places = [place for place in later if _is_followed(words, place)]
+            return _figures(sums, _collections(words, places[0]) if len(places) == 1 else None)
     return None
+
+
+def _sums(words: memoryview, at: int) -> list[int]:
+    second, third = at + _WORDS, at + 2 * _WORDS
+    return [words[at + i] + words[second + i] + words[third + i] for i in range(_WORDS)]
+
+
+def _is_followed(words: memoryview, at: int) -> bool:
+    """By what spans, caches, profiling's buckets, the collector and others have, none of it 0, and
+    behind the collections by ``enablegc``."""
+    if at + _ENABLED >= len(words):
+        return False
+    return min(words[at + _LAST_GC - 5 : at + _LAST_GC]) > 0 and words[at + _ENABLED] & 0xFF == 1
 
 
 def _are_sound(sums: list[int]) -> bool:
@@ -137,8 +151,6 @@ def _figures(sums: list[int], collections: Optional[int]) -> GoHeap:
 
 def _collections(words: memoryview, at: int) -> Optional[int]:
     """numgc, where what stands around it is what it should be."""
-    if at + _NUMGC >= len(words):
-        return None
     counts = struct.pack("=q", words[at + _NUMGC])
     done, forced = struct.unpack("=II", counts)
     last_ns = words[at + _LAST_GC]

@@ -36,20 +36,33 @@ class JavaCounters(NamedTuple):
     collection_ns: Optional[int]
 
 
-def java_counters(pages: ResidentPages, mappings: Sequence[MemoryMapping]) -> JavaCounters:
-    """NotSupported where the JVM keeps no such counters, or where they are not to be found."""
-    for mapping in mappings:
-        # With -XX:+PerfDisableSharedMem they lie in a mapping of no file.
-        if not (_FOLDER in mapping.path or (mapping.writable and not mapping.path)):
+def java_counters(
+    pages: ResidentPages, mappings: Sequence[MemoryMapping], known_start: Optional[int]
+) -> JavaCounters:
+    """From the mapped file of the counters, or at `known_start` where there is none, as with
+    -XX:+PerfDisableSharedMem.
+
+    NotSupported where the JVM keeps no such counters, or where they are not to be found.
+    """
+    places = [(m.start, m.end) for m in mappings if _FOLDER in m.path]
+    places += [(known_start, m.end) for m in mappings if known_start and _holds(m, known_start)]
+    for start, end in places:
+        prologue = None if start is None else pages.read(start, _PROLOGUE.size)
+        if start is None or prologue is None or not prologue.startswith(_MAGIC):
             continue
-        if pages.read(mapping.start, 4) == _MAGIC:
-            content = pages.read(mapping.start, min(mapping.end - mapping.start, _LIMIT_BYTES))
+        used = _PROLOGUE.unpack(prologue)[5]  # pages behind that may never have been touched
+        if 0 < used <= min(end - start, _LIMIT_BYTES):
+            content = pages.read(start, used)
             if content is not None:
                 return heap_figures(parse_counters(content))
     raise NotSupported(
         "cannot tell how full the Java heap is: this JVM keeps no counters of it in memory, as it "
         "was started with -XX:-UsePerfData. Start it without that option, or do without them."
     )
+
+
+def _holds(mapping: MemoryMapping, address: int) -> bool:
+    return mapping.start <= address < mapping.end
 
 
 def parse_counters(content: bytes) -> dict[str, int]:
@@ -65,9 +78,10 @@ def parse_counters(content: bytes) -> dict[str, int]:
         if not 0 < at <= len(content) - _ENTRY.size:
             break
         length, name_at, vector, kind, _, _, _, data_at = _ENTRY.unpack_from(content, at)
-        if length < _ENTRY.size or not 0 < name_at < length or not 0 < data_at <= length - 8:
+        if length < _ENTRY.size:
             break
-        if kind == ord("J") and not vector and at + data_at + 8 <= len(content):
+        is_number = kind == ord("J") and not vector and 0 < data_at <= length - 8
+        if is_number and 0 < name_at < length and at + length <= len(content):
             name = content[at + name_at : at + length].split(b"\0", 1)[0]
             value = struct.unpack_from("=q", content, at + data_at)[0]
             found[name.decode("ascii", "replace")] = value

@@ -6,8 +6,8 @@ ones, addresses (hotspot's runtime/vmStructs.cpp; the serviceability agent uses 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Optional
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple, Optional
 
 from leakcase_collector.system.elf import ElfError, ElfFile
 from leakcase_collector.system.elf_symbols import dynamic_symbol
@@ -21,36 +21,53 @@ _TABLE = "gHotSpotVMStructs"
 _ENTRY = "gHotSpotVMStructEntry"
 _MOST_ENTRIES = 8192
 _NAME_BYTES = 32
-_WANTED = {
+_OF_THE_HEAP = {
     ("Universe", "_collectedHeap"),
     ("CollectedHeap", "_reserved"),
     ("MemRegion", "_start"),
     ("MemRegion", "_word_size"),
 }
+_WANTED = {*_OF_THE_HEAP, ("PerfMemory", "_start")}
 _WORD_BYTES = 8
 
 Range = tuple[int, int]
 
 
-def java_heap(
-    elf: ElfFile, mappings: Sequence[MemoryMapping], pages: ResidentPages
-) -> Optional[Range]:
-    """The addresses that are reserved for the Java heap; None where this JVM does not tell.
+class JavaPlaces(NamedTuple):
+    """The addresses reserved for the Java heap, and where the JVM's counters begin; None: it does
+    not tell, as ZGC does not of its heap."""
 
-    `mappings` are those of libjvm, which `elf` is.
-    """
+    heap: Optional[Range]
+    counters: Optional[int]
+
+
+def java_places(
+    elf: ElfFile, mappings: Sequence[MemoryMapping], pages: ResidentPages
+) -> JavaPlaces:
+    """What the tables of libjvm lead to; `mappings` are those of libjvm, which `elf` is."""
     fields = dict(_fields(elf, load_bias(elf, mappings), pages))
-    if set(fields) != _WANTED:
+    counters = _word(pages, fields.get(("PerfMemory", "_start")))
+    return JavaPlaces(_heap(fields, pages), counters)
+
+
+def _heap(fields: Mapping[tuple[str, str], int], pages: ResidentPages) -> Optional[Range]:
+    if not set(fields) >= _OF_THE_HEAP:
         return None
-    heap = pages.words(fields["Universe", "_collectedHeap"], 1)
-    if heap is None or not heap[0]:
+    heap = _word(pages, fields["Universe", "_collectedHeap"])
+    if heap is None:
         return None
-    region = heap[0] + fields["CollectedHeap", "_reserved"]
-    start = pages.words(region + fields["MemRegion", "_start"], 1)
-    words = pages.words(region + fields["MemRegion", "_word_size"], 1)
-    if start is None or words is None or not start[0] or not 0 < words[0] < 1 << 44:
+    region = heap + fields["CollectedHeap", "_reserved"]
+    start = _word(pages, region + fields["MemRegion", "_start"])
+    words = _word(pages, region + fields["MemRegion", "_word_size"])
+    if start is None or words is None or words >= 1 << 44:
         return None
-    return start[0], start[0] + words[0] * _WORD_BYTES
+    return start, start + words * _WORD_BYTES
+
+
+def _word(pages: ResidentPages, address: Optional[int]) -> Optional[int]:
+    """The word there; None where it is 0 or not to be read."""
+    found = None if address is None else pages.words(address, 1)
+    return None if found is None else found[0] or None
 
 
 def resident_bytes(memory: Memory, heap: Range, mappings: Sequence[MemoryMapping]) -> int:

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, NamedTuple, Optional
 
 from leakcase_bundle.records import ManagedHeap
-from leakcase_collector.errors import CollectorError, NotSupported
+from leakcase_collector.errors import NotPermitted, NotSupported
 from leakcase_collector.system.clock import NS_PER_MS
 from leakcase_collector.system.elf import ElfFile
 from leakcase_collector.system.modules import MappedModule
@@ -15,7 +15,7 @@ from leakcase_collector.system.runtime import runtime_of
 from .base import Cadence, Context, Prediction, Probe
 
 if TYPE_CHECKING:
-    from leakcase_collector.heap.java_heap import Range
+    from leakcase_collector.heap.java_heap import JavaPlaces
     from leakcase_collector.heap.pages import ResidentPages
     from leakcase_collector.system.memory import Memory, MemoryMapping
 
@@ -92,11 +92,11 @@ def _java(
 
     mappings = memory.mappings()
     pages = ResidentPages(memory)
-    place = _java_place(context, pages, module, mappings)
+    place, counters = _java_places(context, pages, module, mappings)
     resident = None if place is None else resident_bytes(memory, place, mappings)
     limit = None if place is None else place[1] - place[0]
     try:
-        figures = java_counters(pages, mappings)
+        figures = java_counters(pages, mappings, counters)
     except NotSupported as error:
         context.gap(error, "hsperfdata")
         if place is None:
@@ -114,18 +114,18 @@ def _java(
     )
 
 
-def _java_place(
+def _java_places(
     context: Context, pages: ResidentPages, module: MappedModule, mappings: list[MemoryMapping]
-) -> Optional[Range]:
-    from leakcase_collector.heap.java_heap import java_heap
+) -> JavaPlaces:
+    from leakcase_collector.heap.java_heap import JavaPlaces, java_places
 
     own = [mapping for mapping in mappings if mapping.inode == module.inode]
     try:
         with context.subject.open_program_file(module) as file:
-            return java_heap(ElfFile(file), own, pages)
-    except CollectorError as error:
+            return java_places(ElfFile(file), own, pages)
+    except (NotSupported, NotPermitted) as error:
         context.gap(error, "elf")
-        return None
+        return JavaPlaces(None, None)
 
 
 def _go(
