@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,7 @@ import pytest
 from leakcase_collector.system.entry_point import EntryPoint
 from leakcase_collector.trace import bpftrace_tool, memleak_tool
 from leakcase_collector.trace.tools import ToolFailed, ToolRun
-
-ROOT = Path(__file__).resolve().parents[3]
-sys.path.insert(0, str(ROOT))
-
-from samples import runner  # noqa: E402
+from samples import runner
 
 is_root = pytest.mark.skipif(os.geteuid() != 0, reason="kernel probes want root")
 BYTES = 64
