@@ -30,6 +30,7 @@ _SHIM_NAME = "<interpreter trampoline>"
 _EVALUATES = "_PyEval_EvalFrameDefault"
 
 Native = TypeVar("Native")
+Interpreted = TypeVar("Interpreted")
 
 
 class RawFrame(NamedTuple):
@@ -171,15 +172,17 @@ def evaluates_python(function: Optional[str]) -> bool:
 
 
 def interleave(
-    native: Sequence[Native], is_evaluating: Callable[[Native], bool], runs: Sequence[Run]
-) -> list[Union[Native, PythonFrame]]:
+    native: Sequence[Native],
+    is_evaluating: Callable[[Native], bool],
+    runs: Sequence[Sequence[Interpreted]],
+) -> list[Union[Native, Interpreted]]:
     """Both stacks, innermost first, as one: before each frame of the evaluating function the
     run of Python that it executes. What is left, as of a stack of C that was cut, comes last."""
-    out: list[Union[Native, PythonFrame]] = []
+    out: list[Union[Native, Interpreted]] = []
     rest = iter(runs)
     for frame in native:
         if is_evaluating(frame):
-            out += next(rest, [])
+            out += next(rest, ())
         out.append(frame)
     for run in rest:
         out += run

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Optional, Union
 
-from leakcase_collector.errors import CollectorError, NotConsented
+from leakcase_collector.errors import CollectorError, NotConsented, NotSupported
 from leakcase_collector.system.clock import NS_PER_MS, NS_PER_SECOND, monotonic_ns
 
 from .base import Cadence, CaptureOptions, Context, Prediction, Probe
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from leakcase_collector.trace.assembly import Assembly
     from leakcase_collector.trace.bursts import Bursts
     from leakcase_collector.trace.full import Full
+    from leakcase_collector.trace.python_stacks import PythonStacks
 
 #: What a block's allocation and free cost where they are watched, on hardware of its own and on
 #: virtual hardware.
@@ -83,7 +84,7 @@ class AllocationTraceProbe(Probe):
         try:
             assembly = self._assembly = Assembly(
                 context.system, context.identity, context.subject, context.redactor,
-                limits_of(options.trace), read_file,
+                limits_of(options.trace), read_file, self._python(context),
             )  # fmt: skip
         except CollectorError as error:
             context.gap(error, error.gap_detail)
@@ -100,6 +101,26 @@ class AllocationTraceProbe(Probe):
             self._tracing = Full(context, assembly, options.max_slowdown)
         else:
             self._tracing = Bursts(context, assembly, self._left_ns(), options.max_slowdown)
+
+    def _python(self, context: Context) -> Optional[PythonStacks]:
+        """The interpreter's frames, where there is one and memory may be read."""
+        from leakcase_collector.trace.python_stacks import PythonStacks
+
+        from .python_types import find_python
+
+        if not self._options.may_read_memory:
+            return None
+        try:
+            image = find_python(context.subject)
+        except NotSupported:
+            return None  # PyPy, Python 2: the probe of types tells.
+        try:
+            return image and PythonStacks(
+                context.system, context.identity.pid, image, context.subject.memory
+            )
+        except CollectorError as error:
+            context.gap(error, "symbols")
+            return None
 
     def _left_ns(self) -> int:
         whole_ns = self._options.duration_ns or _DEFAULT_NS

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from typing import TYPE_CHECKING, Optional
 
+from leakcase_collector.errors import NotSupported
 from leakcase_collector.heap.rtti import ReadFile
 from leakcase_collector.system.allocation_tracer import AllocationTracer
 from leakcase_collector.system.door import System
@@ -18,6 +19,7 @@ from leakcase_collector.unwind.unwinder import Unwinder
 from .entry_points import find_entry_points
 from .labels import Labels
 from .names import Names
+from .python_stacks import PythonStacks
 from .schedule import Prices
 from .stacks import StackTable
 
@@ -51,25 +53,32 @@ class Assembly:
         redactor: Redactor,
         limits: TracerLimits,
         read_file: Optional[ReadFile],
+        python: Optional[PythonStacks] = None,
     ) -> None:
         """`read_file`: the target's files, for what blocks are; None where memory may not be read.
+        `python`: its interpreter, if it has one; closed with the rest.
 
         NotPermitted, NotSupported, LimitReached, with a `gap_detail`. Nothing is attached yet.
         """
         self._target = target
         self._may_read = read_file is not None
+        self._python = python
         with ExitStack() as opened:
+            if python is not None:
+                opened.callback(python.close)
             points = opened.enter_context(find_entry_points(system, identity))
             self.is_glibc = points.allocator == "glibc"
             self.refused = tuple(points.refused)
             self.prices = prices(points.points)
             self.tracer = opened.enter_context(
-                AllocationTracer(identity.pid, points.points, limits=limits)
+                AllocationTracer(
+                    identity.pid, points.points, limits=limits, python=python is not None
+                )
             )
             self._modules = opened.enter_context(CodeModules(target))
             self._unwinder = Unwinder(self._modules)
             names = Names(system, identity.pid)
-            self.table = StackTable(self._unwinder, names, redactor)
+            self.table = StackTable(self._unwinder, names, redactor, python)
             self.labels = None if read_file is None else Labels(read_file)
             self._opened = opened.pop_all()
 
@@ -79,9 +88,12 @@ class Assembly:
         return self._target.memory if self._may_read else None
 
     def prepare(self) -> None:
-        """Before a window: which code is mapped now."""
+        """Before a window: which code is mapped now, and which threads execute Python."""
         self._unwinder.refresh()
         self.tracer.set_code_ranges(self._modules.executable_ranges())
+        if self._python is not None:
+            with suppress(NotSupported):  # Its interpreter starts, or is at its end.
+                self.tracer.set_python(*self._python.look())
 
     def close(self) -> None:
         """Nothing is left in the target."""

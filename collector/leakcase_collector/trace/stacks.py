@@ -6,7 +6,7 @@ calls: what is unwound alike is one. Raw copies stay in this file no longer than
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional, Protocol
 
 from leakcase_bundle.records import CodeFrame, CodeStack
@@ -61,7 +61,11 @@ class Namer(Protocol):
 class Weaver(Protocol):
     """Who puts the frames of an interpreted language where they belong among the native ones."""
 
-    def weave(self, frames: Sequence[Place], sample: Any) -> list[Place]: ...
+    def weave(
+        self, frames: Sequence[Place], sample: Any, name_of: Callable[[Place], Optional[str]]
+    ) -> list[Place]:
+        """All frames, innermost first; `name_of` tells the function of a native one."""
+        ...
 
 
 class StackTable:
@@ -101,7 +105,7 @@ class StackTable:
         unwound = self._unwinder.unwind(registers, sample.sp, sample.stack)
         places = [self._place(frame) for frame in self._unwinder.frames(unwound)]
         if self._weaver is not None:
-            places = self._weaver.weave(places, sample)
+            places = self._weaver.weave(places, sample, self._function)
         stack = (tuple(self._places.setdefault(place, place) for place in places), unwound.end)
         number = self._stacks.get(stack)
         if number is None:
@@ -120,6 +124,13 @@ class StackTable:
         return Place(
             frame.code, module.path, module.build_id, frame.address, after_call=frame.after_call
         )
+
+    def _named(self, place: Place) -> Optional[tuple[str, int]]:
+        return self._namer.name(self._modules.get((place.path, place.build_id)), place)
+
+    def _function(self, place: Place) -> Optional[str]:
+        named = self._named(place)
+        return None if named is None else named[0]
 
     def number(self, key: int) -> Optional[int]:
         """The true stack of a key; None where its copy was lost."""
@@ -147,8 +158,7 @@ class StackTable:
         redactor = self._redactor
         function, offset = place.function, None
         if function is None:
-            module = self._modules.get((place.path, place.build_id))
-            named = self._namer.name(module, place)
+            named = self._named(place)
             function, offset = named if named is not None else (None, None)
         symbol = None if function is None else redactor.symbol(function)
         out.append(
