@@ -13,12 +13,14 @@ from typing import Any, TypeAlias
 from leakcase_analyzer.block_looks import BlockLook
 from leakcase_analyzer.columns import Columns
 from leakcase_analyzer.heap_looks import HeapLook, PythonLook
+from leakcase_analyzer.told_looks import ToldLook
 from leakcase_analyzer.trace_looks import Tracing
 from leakcase_bundle.records import (
     Allocator,
     CaseEnd,
     CaseHeader,
     CgroupFacts,
+    CoreDump,
     Cost,
     Event,
     Gap,
@@ -135,6 +137,9 @@ class Evidence:
     heap: tuple[HeapLook, ...] = ()
     python: tuple[PythonLook, ...] = ()
     blocks: tuple[BlockLook, ...] = ()
+    words: tuple[ToldLook, ...] = ()
+    """What the allocator said of itself when it was asked in the process."""
+    cores: tuple[CoreDump, ...] = ()
     unreachable: HeapUnreachable | None = None
     managed: tuple[tuple[float, ManagedHeap], ...] = ()
     """What a runtime with a collector said of its heap, each with its second."""

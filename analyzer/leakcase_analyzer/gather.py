@@ -12,6 +12,7 @@ from leakcase_analyzer.gather_blocks import BlockStore
 from leakcase_analyzer.gather_groups import FirstAndLastStore, GpuStore, SnapshotStore, Window
 from leakcase_analyzer.gather_heap import HeapStore, PythonStore, is_sane
 from leakcase_analyzer.gather_trace import TraceStore
+from leakcase_analyzer.told_looks import MOST_LOOKS, ToldLook
 from leakcase_bundle import Reader
 from leakcase_bundle import records as kinds
 
@@ -76,6 +77,9 @@ OF_THE_CAPTURE = (
     kinds.Mark,
     kinds.OomKill,
     kinds.HeapUnreachable,
+    kinds.AllocatorWords,
+    kinds.AllocatorArena,
+    kinds.CoreDump,
     kinds.ManagedHeap,
     kinds.ManagedClasses,
 )
@@ -185,6 +189,8 @@ class _Gathering:
             heap=self._heap.looks(window),
             python=self._python.looks(window),
             blocks=self._blocks.looks(window),
+            words=self._words(window),
+            cores=tuple(one for _, one in self._timed(kinds.CoreDump, window)),
             unreachable=self._unreachable(window),
             managed=self._timed(kinds.ManagedHeap, window),
             managed_classes=self._timed(kinds.ManagedClasses, window),
@@ -218,6 +224,13 @@ class _Gathering:
         held: list[Any] = [one for one in self._all(cls) if window.holds(one.taken_ns)]  # type: ignore[attr-defined]
         sane = sorted(filter(is_sane, held), key=lambda one: one.taken_ns)
         return tuple((window.seconds(one.taken_ns), one) for one in sane)
+
+    def _words(self, window: Window) -> tuple[ToldLook, ...]:
+        arenas = [one for one in self._all(kinds.AllocatorArena) if is_sane(one)]
+        return tuple(
+            ToldLook(seconds, total, tuple(one for one in arenas if one.look == total.look))
+            for seconds, total in self._timed(kinds.AllocatorWords, window)[:MOST_LOOKS]
+        )
 
     def _all(self, cls: type[T]) -> tuple[T, ...]:
         return tuple(self._lists.get(cls, ()))

@@ -19,7 +19,7 @@ VOCABULARIES: dict[str, frozenset[str]] = {
     "probe": _words(
         """identity status stat descriptors threads cgroup host limits settings modules runtime
         regions rollup sockets gpu kernel-log heap-census heap-labels python-types
-        managed-heap reachability allocation-trace session"""
+        managed-heap reachability allocation-trace allocator-statistics core-dump session"""
     ),
     "level": _words("observe read-memory trace attach dump"),
     "answer": _words("yes no"),
@@ -33,7 +33,8 @@ VOCABULARIES: dict[str, frozenset[str]] = {
         package-database elf nvidia-smi drm schedstat meminfo limits namespace mem pagemap
         heap-not-glibc heap-not-found heap-layout heap-inconsistent no-entry-point
         costly-entry-point bpf perf-event uprobe tracefs bpf-program symbols calls-too-many bpftrace
-        memleak-bpfcc hsperfdata go-heap-stats v8-pages native-memory-tracking jvm-attach other"""
+        memleak-bpfcc hsperfdata go-heap-stats v8-pages native-memory-tracking jvm-attach
+        no-safe-point not-askable other"""
     ),
     "loss": _words(
         "ticks regions descriptors threads sockets records rows frames types blocks stacks calls"

@@ -18,7 +18,7 @@ from .consent import Question, levels_given, parse_levels, settle
 from .decision import sentence
 from .errors import CollectorError
 from .header import case_header
-from .options import capture_options, duration_ns, interval_ns, names, opted, select_probes
+from .options import capture_options, interval_ns, names, opted, select_probes
 from .outcome import Outcome
 from .plan import PlanContext
 from .probes import PROBES
@@ -46,15 +46,15 @@ def capture(arguments: argparse.Namespace) -> int:
     allowed = parse_levels(arguments.allow)
     options = capture_options(arguments)
     every_ns = interval_ns(arguments.interval)
-    max_pause_ns = duration_ns(arguments.max_pause, "--max-pause")
     system = System()
     with (
         StopRequest() as stop,
         find_target(system, arguments.target, choose_on_terminal()) as identity,
     ):
         name = _name_on_host(system, identity)
+        options = options._replace(case_path=arguments.output or default_path(name, identity.pid))
         consents, granted, refused = _settle(system, identity, probes, allowed, every_ns, options)
-        case = CaseFile(arguments.output or default_path(name, identity.pid))
+        case = CaseFile(options.case_path or "")
         try:
             redactor = Redactor(case.write_map_line, keep_symbols=not arguments.no_symbols)
             header = case_header(
@@ -68,7 +68,7 @@ def capture(arguments: argparse.Namespace) -> int:
                 system, identity, case, redactor, granted,
                 interval_ns=every_ns, duration_ns=options.duration_ns,
                 max_slowdown=options.max_slowdown,
-                max_pause_ns=max_pause_ns, show=line.show if line else None,
+                max_pause_ns=options.max_pause_ns, show=line.show if line else None,
                 settled=yield_to_host,
             )  # fmt: skip
             outcome = session.run(stop, consents, refused)
@@ -150,6 +150,11 @@ def _summary(
     if outcome.decision is not None:
         lines.append(f"first look: {sentence(outcome.decision)}")
     lines.extend(f"not seen: {text}" for gap, text in outcome.gaps if is_partial(gap, ()))
+    lines.extend(
+        f"beside the case: {path}; it holds what the process held: keep it here"
+        for probe in granted
+        if (path := probe.left_behind()) is not None
+    )
     lines.append(_further(probes, granted))
     lines.append(f"next: leakcase analyze {case.path}")
     lines.append(

@@ -40,6 +40,9 @@ class PlanContext:
     def sample(self, series: type[Any], taken_ns: int, **values: Optional[int]) -> None:
         raise AssertionError("a prediction samples nothing")
 
+    def stopped(self, duration_ns: int) -> None:
+        raise AssertionError("a prediction stops nothing")
+
     def gap(self, error: CollectorError, detail: Optional[str] = None) -> None:
         raise AssertionError("a prediction has no gaps")
 
@@ -92,6 +95,8 @@ def _calls(
 ) -> int:
     if probe.cadence in (Cadence.ONCE, Cadence.END):
         return 1
+    if probe.cadence is Cadence.ENDS:
+        return 2
     if probe.cadence is Cadence.TICK:
         return duration_ns // interval_ns + 1
     calls, age_ns = 2, 0  # At the start and at the end.
@@ -123,22 +128,22 @@ def probes_table(probes: Sequence[type[Probe]]) -> str:
             continue
         lines.append(f"{level}: {WHAT_IT_DOES[level]}")
         for probe in of_level:
-            lines.append(f"  {probe.name:<12} {probe.cadence.value}: {probe.reads}")
-            lines.append(f"  {'':<12} needs {probe.needs}")
+            lines.append(f"  {probe.name:<20} {probe.cadence.value}: {probe.reads}")
+            lines.append(f"  {'':<20} needs {probe.needs}")
             if probe.stops_target or not probe.risk.startswith("none"):
-                lines.append(f"  {'':<12} what could go wrong: {probe.risk}")
+                lines.append(f"  {'':<20} what could go wrong: {probe.risk}")
     return "\n".join(lines)
 
 
 def plan_table(planned: Sequence[PlannedProbe], duration_ns: int) -> str:
     """The plan for people: a line a probe, then the sum."""
     lines = [
-        f"{'probe':<12} {'level':<12} {'calls':>6} {'CPU a call':>11} {'lock held':>10}  stops"
+        f"{'probe':<20} {'level':<12} {'calls':>6} {'CPU a call':>11} {'lock held':>10}  stops"
     ]
     for item in planned:
         cost = item.prediction
         lines.append(
-            f"{item.probe.name:<12} {item.probe.level:<12} {item.calls:>6} "
+            f"{item.probe.name:<20} {item.probe.level:<12} {item.calls:>6} "
             f"{_ms(cost.cpu_ns):>11} {_ms(cost.lock_ns) if cost.lock_ns else '-':>10}"
             f"  {_ms(cost.stop_ns) if cost.stop_ns else 'no'}"
         )

@@ -64,6 +64,7 @@ class ProbeRun:
     longest_wall_ns: int = 0
     due_ns: int = 0
     dead: bool = False
+    stopped_ns: int = 0
     prediction: Optional[Prediction] = None
     _gaps: set[tuple[str, Optional[str]]] = field(default_factory=set)
     _losses: dict[str, int] = field(default_factory=dict)
@@ -109,6 +110,9 @@ class ProbeRun:
         self.session.gaps.append((gap, str(error)))
         self.session.case.add(gap)
 
+    def stopped(self, duration_ns: int) -> None:
+        self.stopped_ns += duration_ns
+
     def loss(self, what: str, count: int) -> None:
         self._losses[what] = self._losses.get(what, 0) + count
 
@@ -125,7 +129,8 @@ class ProbeRun:
             self.longest_wall_ns,
             predicted_cpu_ns=predicted.cpu_ns if predicted else None,
             predicted_wall_ns=None,
-            target_stopped_ns=None if self.probe.stops_target else 0,
+            target_stopped_ns=self.stopped_ns,
+            predicted_stop_ns=predicted.stop_ns if predicted else None,
         )
 
     def predict(self) -> None:

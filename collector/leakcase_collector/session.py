@@ -178,10 +178,11 @@ class Session:
         if predicted is None or max(predicted.lock_ns, predicted.stop_ns) <= self.max_pause_ns:
             return True
         seconds = max(predicted.lock_ns, predicted.stop_ns) / 1e9
+        what = "stop the target" if predicted.stop_ns else "hold a lock of the target"
         run.gap(
             OverBudget(
-                f"{run.probe.name} was left out: it would hold a lock of the target for about "
-                f"{seconds:.2g} s. Allow it with --max-pause {seconds * 2:.0f}s."
+                f"{run.probe.name} was left out: it would {what} for about "
+                f"{seconds:.2g} s. Allow it with --max-pause {max(seconds * 2, 1):.0f}s."
             )
         )
         run.dead = True

@@ -48,6 +48,9 @@ def test_a_probe_does_something_at_the_cadence_it_names(probe: type[Probe]) -> N
     if probe.cadence is Cadence.ONCE:
         assert probe.begin is not Probe.begin
         assert probe.sample is Probe.sample
+    elif probe.cadence is Cadence.ENDS:
+        assert Probe.begin is not probe.begin and Probe.finish is not probe.finish
+        assert probe.sample is Probe.sample
     elif probe.cadence is Cadence.END:
         assert probe.finish is not Probe.finish
         assert (probe.begin, probe.sample) == (Probe.begin, Probe.sample)

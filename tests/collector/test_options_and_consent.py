@@ -68,7 +68,7 @@ def test_a_share_that_is_none_is_refused(text: str) -> None:
 
 def test_probes_are_chosen_by_name_in_the_registered_order() -> None:
     chosen = [p.name for p in select_probes(PROBES, None, ["regions", "gpu"])]
-    left_out = ("regions", "gpu", "reachability", "allocation-trace")
+    left_out = ("regions", "gpu", "reachability", "allocation-trace", "core-dump")
     assert chosen == [p.name for p in PROBES if p.name not in left_out]
     with pytest.raises(UsageError, match="no probe 'regoins'"):
         select_probes(PROBES, ["regoins"], [])

@@ -22,6 +22,11 @@ HEAP_PROBES = {
         "how full the heap of its runtime is",
         "growth of its collected heap cannot be told from native memory",
     ),
+    "allocator-statistics": (
+        "what its allocator says of itself",
+        "its own figures cannot be set beside what was read from outside",
+    ),
+    "core-dump": ("a core file beside the case", "its memory cannot be looked into later"),
     "reachability": (
         "whether anything still refers to what is in use",
         "a leak cannot be told from a cache that still fills",
@@ -33,6 +38,8 @@ DETAILS = {
     "heap-not-found": "no heap of glibc's malloc was found in its memory",
     "heap-layout": "its glibc keeps its books in a way that this version does not know",
     "heap-inconsistent": "the heap's blocks did not fit together: damaged, or changing too fast",
+    "no-safe-point": "at no moment was every thread proven to be outside the allocator",
+    "not-askable": "the allocator has no function that could be called safely in this process",
     "mem": "the kernel refused to open its memory",
     "pagemap": "the kernel does not tell which of its pages are in RAM",
     "hsperfdata": "its JVM keeps no counters in memory (-XX:-UsePerfData)",
@@ -93,6 +100,7 @@ def _gaps(evidence: Evidence) -> Iterator[Finding]:
         "heap-census": evidence.heap,
         "heap-labels": evidence.blocks,
         "python-types": evidence.python,
+        "allocator-statistics": evidence.words,
     }
     for probe, reason, detail in sorted(found):
         what, effect = HEAP_PROBES[probe]

@@ -11,6 +11,7 @@ from .about import (
     Loss,
     Mark,
 )
+from .allocator_words import AllocatorArena, AllocatorWords, CoreDump
 from .heap import HeapArena, HeapCensus, HeapSizes
 from .labels import HeapClasses, HeapLabels
 from .managed import ManagedClasses, ManagedHeap, ManagedNative
@@ -59,6 +60,8 @@ from .trace import (
 
 __all__ = [
     "Allocator",
+    "AllocatorArena",
+    "AllocatorWords",
     "CaseEnd",
     "CaseHeader",
     "CgroupFacts",
@@ -67,6 +70,7 @@ __all__ = [
     "CodeStack",
     "CollectorSeries",
     "Consent",
+    "CoreDump",
     "Cost",
     "Decision",
     "DescriptorGroup",

@@ -96,8 +96,9 @@ class Cost:
     predicted_cpu_ns: Optional[int] = None
     predicted_wall_ns: Optional[int] = None
     target_stopped_ns: Optional[int] = says(
-        "Time for which the target stood still; 0: never.", default=None
+        "Time for which the target stood still, all calls together; 0: never.", default=None
     )
+    predicted_stop_ns: Optional[int] = says("Of one call, said before.", default=None)
 
 
 @record("event")

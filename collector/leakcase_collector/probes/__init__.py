@@ -6,8 +6,10 @@ One file per source of evidence, registered here by name; nothing is found by sc
 from __future__ import annotations
 
 from .allocation_trace import AllocationTraceProbe
+from .allocator_statistics import AllocatorStatisticsProbe
 from .base import Probe
 from .cgroup import CgroupProbe
+from .core_dump import CoreDumpProbe
 from .descriptors import DescriptorsProbe
 from .gpu import GpuProbe
 from .heap_census import HeapCensusProbe
@@ -52,6 +54,8 @@ PROBES: tuple[type[Probe], ...] = (
     ManagedHeapProbe,
     ReachabilityProbe,
     AllocationTraceProbe,
+    AllocatorStatisticsProbe,
+    CoreDumpProbe,
 )
 
 __all__ = ["PROBES"]

@@ -37,6 +37,8 @@ class Cadence(enum.Enum):
     PACED = "as its cost allows"
     #: Never: all is done in `finish`.
     END = "once, at the end"
+    #: Never: all is done in `begin` and `finish`.
+    ENDS = "at the start and at the end"
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,10 @@ class CaptureOptions(NamedTuple):
     #: Of the vocabulary ``trace_mode``.
     trace: str = "bursts"
     may_read_memory: bool = False
+    #: The longest that the target may be held, by a lock or by a stop.
+    max_pause_ns: int = 2_000_000_000
+    #: Where the case is written; None where there is no capture.
+    case_path: Optional[str] = None
 
 
 class Context(Protocol):
@@ -112,6 +118,10 @@ class Context(Protocol):
         """
         ...
 
+    def stopped(self, duration_ns: int) -> None:
+        """Count time for which the target stood still for this probe."""
+        ...
+
     def loss(self, what: str, count: int) -> None:
         """Count evidence that was there and was dropped; `what` of the vocabulary ``loss``."""
         ...
@@ -146,6 +156,10 @@ class Probe:
         """For people: what the target itself will lose, a clause; None where it loses nothing."""
         return None
 
+    def left_behind(self) -> Optional[str]:
+        """The path of a file that it wrote beside the case; None: it wrote none."""
+        return None
+
     def begin(self, context: Context, taken_ns: int) -> None:
         """Called once, before the first sample."""
 
@@ -157,7 +171,7 @@ class Probe:
 
     def executed(self, context: Context, taken_ns: int) -> None:
         """Called when the target has executed another program; what looks once looks again."""
-        if self.cadence is Cadence.ONCE:
+        if self.cadence in (Cadence.ONCE, Cadence.ENDS):
             self.begin(context, taken_ns)
 
     def close(self) -> None:

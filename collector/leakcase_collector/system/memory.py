@@ -30,7 +30,10 @@ _PAGEMAP_PAGES = 1 << 17
 _ENTRY_BYTES = 8
 #: Bit 63, "page present in RAM", stands in the entry's most significant byte.
 _TOP_BYTE = 7 if sys.byteorder == "little" else 0
+#: Beside it: bit 62, "page swapped", and 61, "page is file-page or shared-anon".
 _PRESENT = bytes(byte >> 7 for byte in range(256))
+_PRESENT_OR_SWAPPED = bytes(int(byte & 0xC0 > 0) for byte in range(256))
+_OWN = bytes(int(byte & 0xC0 > 0 and not byte & 0x20) for byte in range(256))
 _RUN = re.compile(rb"\x01+")
 #: AT_PHENT of the auxiliary vector (getauxval(3)), the size of an ELF program header: 56 of 64 bit.
 _AT_PHENT, _PHENT_64 = 4, 56
@@ -148,11 +151,22 @@ class ProcessMemory:
         )
 
     def resident_runs(self, start: int, end: int) -> list[tuple[int, int]]:
+        return self._runs(start, end, _PRESENT)
+
+    def touched_runs(self, start: int, end: int) -> list[tuple[int, int]]:
+        """The parts of [start, end) that were ever used, those in swap among them."""
+        return self._runs(start, end, _PRESENT_OR_SWAPPED)
+
+    def own_runs(self, start: int, end: int) -> list[tuple[int, int]]:
+        """The parts of a private mapping that the process has written to."""
+        return self._runs(start, end, _OWN)
+
+    def _runs(self, start: int, end: int, wanted: bytes) -> list[tuple[int, int]]:
         runs: list[tuple[int, int]] = []
         first, last = start // PAGE_BYTES, -(-end // PAGE_BYTES)
         for page in range(first, last, _PAGEMAP_PAGES):
             entries = self._read_pagemap(page, min(_PAGEMAP_PAGES, last - page))
-            present = entries[_TOP_BYTE::_ENTRY_BYTES].translate(_PRESENT)
+            present = entries[_TOP_BYTE::_ENTRY_BYTES].translate(wanted)
             for run in _RUN.finditer(present):
                 low, high = ((page + index) * PAGE_BYTES for index in run.span())
                 if runs and runs[-1][1] == low:

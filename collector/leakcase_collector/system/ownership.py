@@ -47,6 +47,39 @@ def create_private_file(path: str) -> int:
     return fd
 
 
+def create_unnamed_file(directory: str) -> int | None:
+    """As `create_private_file`, but without a name until `name_file`: it vanishes if we end.
+
+    None where the file system has no such files (O_TMPFILE of open(2)).
+    """
+    try:
+        directory_fd = os.open(directory or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise _cannot_create(directory, error) from error
+    try:
+        fd = os.open(".", os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, 0o600, dir_fd=directory_fd)
+        _hand_over(fd, os.fstat(directory_fd))
+    except OSError as error:
+        if error.errno in (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL):
+            return None
+        raise _cannot_create(directory, error) from error
+    finally:
+        os.close(directory_fd)
+    return fd
+
+
+def name_file(fd: int, path: str) -> None:
+    """Give a file of `create_unnamed_file` its name; OutputError where something has it."""
+    # Named from a directory, so that Python calls linkat(2): only that follows the link to the file.
+    descriptors = os.open("/proc/self/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.link(str(fd), path, src_dir_fd=descriptors, follow_symlinks=True)
+    except OSError as error:
+        raise _cannot_create(path, error) from error
+    finally:
+        os.close(descriptors)
+
+
 def _hand_over(fd: int, directory: os.stat_result) -> None:
     user = invoking_user()
     if user.user_id == os.geteuid() or not _could_create(directory, user):

@@ -15,6 +15,12 @@ _Handler = Union[Callable[[int, Optional[FrameType]], Any], int, None]
 
 #: Ctrl-C, a polite kill, and the terminal or ssh connection that went away.
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_entered: list[StopRequest] = []
+
+
+def stop_is_requested() -> bool:
+    """Whether a wish to stop was noted by whoever listens now: for what takes long in one go."""
+    return any(request.is_requested for request in _entered)
 
 
 class StopRequest:
@@ -41,6 +47,7 @@ class StopRequest:
         self.count += 1
 
     def __enter__(self) -> StopRequest:
+        _entered.append(self)
         for number in STOP_SIGNALS:
             former = signal.getsignal(number)
             if former is signal.SIG_IGN:
@@ -55,6 +62,7 @@ class StopRequest:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        _entered.remove(self)
         for number, former in self._former.items():
             # None means "installed by C code": it cannot be put back from here.
             signal.signal(number, signal.SIG_DFL if former is None else former)

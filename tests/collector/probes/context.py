@@ -41,6 +41,7 @@ class RecordingContext:
         #: (gap_reason, detail), each once, as the session writes them.
         self.gaps: list[tuple[str, Optional[str]]] = []
         self.losses: list[tuple[str, int]] = []
+        self.stops_ns: list[int] = []
 
     def emit(self, record: Any) -> None:
         to_map(record)
@@ -61,6 +62,9 @@ class RecordingContext:
     def loss(self, what: str, count: int) -> None:
         to_map(Loss(0, "session", what, count))
         self.losses.append((what, count))
+
+    def stopped(self, duration_ns: int) -> None:
+        self.stops_ns.append(duration_ns)
 
     # What tests ask
 
