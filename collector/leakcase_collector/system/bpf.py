@@ -143,6 +143,8 @@ class BpfMap:
         self._key = ctypes.create_string_buffer(max(1, shape.key_bytes))
         self._value = ctypes.create_string_buffer(max(1, self._value_bytes))
         self._element = _Element(self.fd, 0, _address(self._key), _address(self._value), 0)
+        # A deletion that names a place for a value is refused (CHECK_ATTR of kernel/bpf/syscall.c).
+        self._key_alone = _Element(self.fd, 0, _address(self._key), 0, 0)
 
     def look_up(self, key: bytes) -> Optional[bytes]:
         """The value; None where there is none. A per-CPU map gives all CPUs' values in a row."""
@@ -167,7 +169,7 @@ class BpfMap:
         """False where there was none."""
         ctypes.memmove(self._key, key, len(key))
         try:
-            _bpf(_MAP_DELETE, self._element)
+            _bpf(_MAP_DELETE, self._key_alone)
         except OSError as error:
             if error.errno == errno.ENOENT:
                 return False
