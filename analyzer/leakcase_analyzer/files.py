@@ -6,7 +6,7 @@ import contextlib
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -37,13 +37,18 @@ def open_case(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_report(path: Path, text: str, *, force: bool) -> None:
+    """Write a new file of text."""
+    write_bytes(path, text.encode("utf-8", "replace"), force=force)
+
+
+def write_bytes(path: Path, content: bytes, *, force: bool) -> None:
     """Write a new file; with `force` an existing one is replaced, but never through a link."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     flags |= os.O_TRUNC if force else os.O_EXCL
     try:
         descriptor = os.open(path, flags, 0o666)
-        with open(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
+        with open(descriptor, "wb") as file:
+            file.write(content)
     except FileExistsError as error:
         raise OutputProblem(
             f"cannot write {path}: it exists. Replace it with --force, or name another with -o."
@@ -56,8 +61,17 @@ def write_report(path: Path, text: str, *, force: bool) -> None:
 
 def print_result(text: str) -> None:
     """Print to stdout; a reader that went away (``| head``) is no failure."""
+    _print(lambda: sys.stdout.write(text))
+
+
+def print_bytes(content: bytes) -> None:
+    """The same for what is no text."""
+    _print(lambda: sys.stdout.buffer.write(content))
+
+
+def _print(write: Callable[[], int]) -> None:
     try:
-        sys.stdout.write(text)
+        write()
         sys.stdout.flush()
     except OSError as error:
         # What is left in the buffer goes nowhere, so that the interpreter's exit stays quiet.

@@ -17,6 +17,7 @@ from leakcase_analyzer.sentences import Code, Sentence, Share, Span, say
 LONG_SECONDS = 300.0
 #: A capture in which blocks can be followed for that long.
 LONG_CAPTURE = "15m"
+HOW = "--trace bursts --allow read-memory,trace"
 #: Kinds whose memory is asked for by code that can be watched.
 TRACED_KINDS = frozenset({"heap", "managed-heap", "mmap", "other"})
 
@@ -33,10 +34,7 @@ def look_at_code(findings: Sequence[Finding], kind: str) -> Iterator[Action]:
         yield Action(
             say(
                 "capture for longer, so that blocks are followed to a greater age: {command}",
-                command=Code(
-                    "leakcase-collect capture PID --allow read-memory,trace "
-                    f"--duration {LONG_CAPTURE}"
-                ),
+                command=Code(f"leakcase-collect capture PID {HOW} --duration {LONG_CAPTURE}"),
             ),
             say(
                 "up to {age} a cache whose entries live longer looks the same",
@@ -74,7 +72,7 @@ def trace_it(evidence: Evidence, findings: Sequence[Finding], kind: str) -> Iter
     yield Action(
         say(
             "capture it once more with {option}",
-            option=Code("--allow read-memory,trace"),
+            option=Code(HOW),
         ),
         say("watched for moments at a time, it is told which functions allocate what stays"),
     )

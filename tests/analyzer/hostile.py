@@ -7,13 +7,22 @@ format may widen a grammar; a stranger may write the same.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
 from leakcase_bundle import records as kinds
 from leakcase_bundle.schema import KIND_KEY, record_kinds
-from leakcase_bundle.strings import BuildId, NameToken, PackageToken, PathToken, VersionToken
+from leakcase_bundle.strings import (
+    BuildId,
+    NameToken,
+    PackageToken,
+    PathToken,
+    SymbolToken,
+    VersionToken,
+)
 from tests.analyzer.cases import MIB, Capture, Mapping, heap_leak
+from tests.analyzer.trace_cases import LEAK, Traced, watched
 
 HOSTILE_NAMES = [
     "<script>alert(1)</script>",
@@ -75,6 +84,12 @@ def with_hostile_names(names: Sequence[str]) -> Capture:
             build_id=BuildId("ab"),
         ),
     ]
+    library = replace(
+        LEAK, functions=("inner", "outer"), python_file="/usr/<dir:4>/<file:5>", line=7
+    )
+    Traced(watched(case), [LEAK, library, replace(LEAK, functions=("last",), life=20.0)]).add()
+    contents = kinds.TraceContents(0, case.at(100), 9, 0, 0, 0, 0, SymbolToken("x"), 900)
+    case.extra.append(contents)
     turn = count()
 
     def rewrite(raw: dict[str, Any]) -> dict[str, Any]:

@@ -370,4 +370,6 @@ def test_an_older_case_has_no_suspects_and_says_why(tmp_path: Path) -> None:
     assert analysis.code is None
     assert json.loads(json_text(analysis))["suspects"] == []
     assert any("which code allocates it" in render(one.claim) for one in analysis.not_seen)
-    assert any("--allow read-memory,trace" in render(one.what) for one in analysis.actions)
+    assert any(
+        "--trace bursts --allow read-memory,trace" in render(one.what) for one in analysis.actions
+    )

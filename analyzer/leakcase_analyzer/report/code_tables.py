@@ -35,6 +35,11 @@ def survival_line(found: Curve) -> str:
     return ", ".join(f"{share(alive)} at {span(age)}" for age, alive in steps)
 
 
+def survival_end(found: Curve) -> str:
+    """The share alive at the last age that was looked at."""
+    return f"{share(found.last_share)} alive at {span(found.last_age_seconds)}"
+
+
 def suspect_rows(analysis: Analysis, style: Style = PLAIN) -> list[tuple[str, ...]]:
     """Function, where, share of what stays, rate, what stayed, what became of it."""
     found = analysis.code

@@ -13,7 +13,7 @@ from leakcase_analyzer.report.chart import bar, share_line, sparkline
 from leakcase_analyzer.report.code_tables import (
     callers_line,
     rate_of,
-    survival_line,
+    survival_end,
     suspect_name,
 )
 from leakcase_analyzer.report.facts import (
@@ -107,12 +107,12 @@ def _facts(analysis: Analysis, unicode: bool) -> list[str]:
 
 
 def _code(analysis: Analysis, unicode: bool) -> _Section:
-    """The first suspects: a line for each, one for who calls it, one for how long its blocks live.
+    """The first suspects: how much, who; then how many of its blocks are alive, and who calls it.
 
     Where nothing leaks or may, they are left to the report.
     """
     found, status = analysis.code, analysis.verdict.status
-    section = _Section("Who allocates what stays", 3.0)
+    section = _Section("Who allocates what stays", 4.0)
     if found is None or status not in ("leak", "undecided"):
         return section
     for rank, one in enumerate(found.suspects[:_MOST_SUSPECTS], start=1):
@@ -120,11 +120,12 @@ def _code(analysis: Analysis, unicode: bool) -> _Section:
         rate = rate_of(one)
         figures = f"{drawn} {share(one.share or 0.0)}" + (f", {rate}" if rate else "")
         lines = _wrapped(f"{figures}: {suspect_name(one)}", f"  {rank}. ", _INDENT)
-        callers = callers_line(one, WIDTH - len(_INDENT))
-        lines += [_INDENT + callers] if callers else []
+        alive = ""
         if one.curve.ages_seconds:
             drawn = share_line(one.curve.alive_shares) + " " if unicode else ""
-            lines += _wrapped(f"{drawn}alive: {survival_line(one.curve)}", _INDENT, _INDENT)
+            alive = f"{drawn}{survival_end(one.curve)}; "
+        callers = callers_line(one, WIDTH - len(_INDENT) - len(alive))
+        lines += [(_INDENT + alive + callers).rstrip("; ")] if alive or callers else []
         section.entries.append(lines)
     section.hidden = max(0, len(found.suspects) - _MOST_SUSPECTS)
     return section

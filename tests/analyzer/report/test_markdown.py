@@ -21,7 +21,7 @@ ORDER = [
 ]  # fmt: skip
 #: All that our own template makes.
 OWN_TAGS = set(
-    """p h1 h2 strong em table thead tbody tr th td ul ol li code pre details summary""".split()
+    """p h1 h2 h3 strong em table thead tbody tr th td ul ol li code pre details summary""".split()
 )
 
 

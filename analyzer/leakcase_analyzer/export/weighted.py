@@ -1,0 +1,68 @@
+"""The stacks of a case with what each of them made, and what of that stayed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from leakcase_analyzer.analysis import Analysis
+from leakcase_analyzer.errors import UsageProblem
+from leakcase_analyzer.findings.fates import fates
+from leakcase_analyzer.trace_looks import Frame, Tracing
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """One stack, innermost frame first; `stayed` is alive at the last look, or is not freed."""
+
+    frames: tuple[Frame, ...]
+    made_blocks: int
+    made_bytes: int
+    stayed_blocks: int
+    stayed_bytes: int
+
+
+def weighted_stacks(analysis: Analysis) -> list[Weighted]:
+    """Most of what stayed first. Raises UsageProblem where allocations were not traced."""
+    tracing = analysis.evidence.tracing
+    found = [one for one in _all(tracing) if one.made_blocks or one.stayed_blocks]
+    if not found:
+        raise UsageProblem(
+            "there is nothing to export: allocations were not traced in this case. Capture with "
+            "--trace bursts --allow read-memory,trace."
+        )
+    return sorted(found, key=lambda one: (-one.stayed_bytes, -one.made_bytes))
+
+
+def _all(tracing: Tracing) -> list[Weighted]:
+    made = _made(tracing)
+    stayed: dict[int, tuple[float, float]] = {}
+    for fate in fates(tracing):
+        for batch in fate.batches:
+            size = fate.staying_bytes(batch.stack)
+            blocks = sum(one.alive for one in fate.batches if one.stack == batch.stack)
+            stayed[batch.stack] = (blocks, size)
+    for window in tracing.windows:
+        for stack, held in window.outstanding[-1].rows.items() if window.outstanding else ():
+            blocks, size = stayed.get(stack, (0.0, 0.0))
+            stayed[stack] = (blocks + held.blocks, size + held.held_bytes)
+            if stack not in window.sites:
+                count, made_bytes = made.get(stack, (0, 0))
+                # How large freed blocks were is not told.
+                made[stack] = (count + held.allocations, made_bytes + held.held_bytes)
+    return [
+        Weighted(
+            tracing.stack(stack).frames,
+            *made.get(stack, (0, 0)),
+            *(round(figure) for figure in stayed.get(stack, (0.0, 0.0))),
+        )
+        for stack in sorted(made.keys() | stayed.keys())
+    ]
+
+
+def _made(tracing: Tracing) -> dict[int, tuple[int, int]]:
+    found: dict[int, tuple[int, int]] = {}
+    for window in tracing.windows:
+        for stack, site in window.sites.items():
+            blocks, size = found.get(stack, (0, 0))
+            found[stack] = (blocks + site.allocations, size + site.allocated_bytes)
+    return found
