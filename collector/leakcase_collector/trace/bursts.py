@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Optional
 
-from leakcase_collector.errors import OverBudget
+from leakcase_collector.errors import CollectorError, OverBudget
 from leakcase_collector.system.clock import (
     NS_PER_SECOND,
     monotonic_ns,
@@ -50,7 +50,19 @@ class Bursts:
         self._schedule = Schedule(self._started_ns, duration_ns, share, assembly.prices, longest_ns)
 
     def step(self, now_ns: int) -> None:
-        """At most one of: undo a window, open one, look at what one left."""
+        """At most one of: undo a window, open one, look at what one left.
+
+        Where that fails, there are no more windows: nothing may stay armed, or cost unaccounted.
+        """
+        try:
+            self._step(now_ns)
+        except CollectorError:
+            self._lingering = None
+            self._schedule.give_up()
+            self._tools.tracer.detach()
+            raise
+
+    def _step(self, now_ns: int) -> None:
         if self._lingering is not None:
             if now_ns >= self._lingering.ended_ns + _LEAST_LINGER_NS:
                 self._settle(self._lingering)
@@ -130,6 +142,7 @@ class Bursts:
         followed = self._survivors.addresses()
         tools.tracer.forget(address for address in live if address not in followed)
         calls = calls_between(window.before, tools.tracer.counters())
+        calls["malloc"] = calls.get("malloc", 0) + window.vain_calls
         self._schedule.account(
             monotonic_ns(), window.watched_ns, window.calls(), calls,
             own_cpu_ns() - cpu_ns + window.own_cpu_ns,

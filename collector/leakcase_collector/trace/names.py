@@ -8,6 +8,7 @@ from leakcase_collector.system.door import System
 from leakcase_collector.unwind.modules import CodeModule
 
 from .functions import FunctionNames
+from .jit_names import JitNames
 from .stacks import Place
 
 
@@ -16,11 +17,18 @@ class Names:
 
     def __init__(self, system: System, pid: int) -> None:
         self._functions = FunctionNames(system, pid)
+        self._jit = JitNames(system, pid)
 
     def name(self, module: Optional[CodeModule], place: Place) -> Optional[tuple[str, int]]:
         """The function and the bytes from its start, as `stacks.Namer` asks."""
-        if place.address is None or module is None or module.elf is None:
+        if place.address is None:
             return None
         back = 1 if place.after_call else 0  # What follows a call may be another function's.
-        found = self._functions.name_of(module.elf, place.address - back)
+        address = place.address - back
+        if place.code == "jit":
+            made = self._jit.name_of(address)
+            return None if made is None else (made.name, made.offset + back)
+        found = None
+        if module is not None and module.elf is not None:
+            found = self._functions.name_of(module.elf, address)
         return None if found is None else (found.name, found.offset + back)

@@ -22,16 +22,23 @@ COMMON = ("malloc", "calloc", "realloc", "operator-new")
 WINDOW_NS = 300 * NS_PER_MS
 #: The first window measures the rates: nothing is known before it.
 CALIBRATION_NS = 50 * NS_PER_MS
-CALIBRATION_CALLS = 500
+CALIBRATION_CALLS = 2000
 CALLS_PER_WINDOW = 5000
 FEWEST_CALLS = 100
+#: Shorter windows see a part only of what a program does in turn; but for one that allocates so
+#: often that this many calls are seen in them.
+SHORT_NS = 25 * NS_PER_MS
+MANY_CALLS = 1000
+#: A window may cost so many times what it is expected to.
+_SURPRISE = 2
 WINDOWS_MAX = 48
 #: A window's blocks are looked at again after ten seconds at the earliest.
 LAST_WINDOW_SHARE = 0.75
 _WINDOW_EVERY_NS = 4 * NS_PER_SECOND
 _START_NS = NS_PER_SECOND
-#: A target that uses next to no CPU may be charged as if it used this share of a core.
-_IDLE_SHARE = 0.02
+#: A target that uses little CPU may be charged as if it used this share of a core: for it a loss
+#: is a delay, and at 1 % of this one of a thousandth of the time.
+_IDLE_SHARE = 0.1
 #: Of the whole budget, so much may be spent before the rates are known.
 _CREDIT = 0.34
 #: Of a core, what tracing may cost the collector itself, on average.
@@ -85,6 +92,10 @@ class Schedule:
         """When the next window is due; None where there is none any more."""
         return self._due[0] if self._due else None
 
+    def give_up(self) -> None:
+        """No further window."""
+        self._due = []
+
     def budget_ns(self, now_ns: int, target_cpu_ns: int) -> int:
         """What tracing may cost in the whole capture, if the target goes on as it did."""
         elapsed_ns = max(now_ns - self._started_ns, 1)
@@ -103,7 +114,7 @@ class Schedule:
             return self._first(left_ns)
         per_second = self.prices.of(self.rates_per_second())
         for windows in range(len(self._due), 0, -1):
-            plan = self._affordable(left_ns // windows, per_second)
+            plan = self._affordable(left_ns // windows, per_second, windows == 1)
             if plan is not None:
                 self._thin_out(windows)
                 return plan
@@ -116,12 +127,21 @@ class Schedule:
         calls = min(CALIBRATION_CALLS, allowed_ns // pair_ns)
         return WindowPlan(min(CALIBRATION_NS, self._longest_ns), calls, allowed_ns)
 
-    def _affordable(self, cost_ns: int, per_second: float) -> Optional[WindowPlan]:
+    def _affordable(self, cost_ns: int, per_second: float, is_last: bool) -> Optional[WindowPlan]:
+        """By its time rather than by its calls: those that come first are not like all others."""
         left_ns = cost_ns - self.prices.window_ns
-        calls = left_ns // max(self.prices.pair_ns, 1)
-        if left_ns < per_second * self._longest_ns / NS_PER_SECOND and calls < FEWEST_CALLS:
+        if left_ns <= 0:
             return None
-        return WindowPlan(self._longest_ns, max(min(calls, CALLS_PER_WINDOW), 1), left_ns)
+        duration_ns = int(min(NS_PER_SECOND * left_ns / max(per_second, 1e-9), self._longest_ns))
+        calls = self._allocations_per_second() * duration_ns / NS_PER_SECOND
+        enough = FEWEST_CALLS if is_last else MANY_CALLS
+        if duration_ns < min(SHORT_NS, self._longest_ns) and calls < enough:
+            return None
+        most = max(int(_SURPRISE * calls), FEWEST_CALLS)
+        return WindowPlan(duration_ns, min(most, CALLS_PER_WINDOW), _SURPRISE * left_ns)
+
+    def _allocations_per_second(self) -> float:
+        return sum(rate for call, rate in self.rates_per_second().items() if call not in FREES)
 
     def _thin_out(self, windows: int) -> None:
         """Keep so many of the times, evenly, the one that is due among them."""

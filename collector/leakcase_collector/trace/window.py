@@ -15,12 +15,18 @@ from .survivors import LiveBlock
 
 if TYPE_CHECKING:
     from leakcase_collector.system.allocation_tracer import AllocationTracer
-    from leakcase_collector.system.tracer_layout import SiteCounts, TracerCounters
+    from leakcase_collector.system.tracer_layout import (
+        SiteCounts,
+        StackSample,
+        TracerCounters,
+    )
 
 #: Between looks at the counters, and so for how much longer a window may last than it should.
 _BEAT_NS = 4 * NS_PER_MS
 #: Copies of stacks that are held at a time, 8 KB each.
 SAMPLES_AT_A_TIME = 64
+_HELD_SAMPLES = 256
+_LEARNED_AT_A_TIME = 8
 
 
 @dataclass
@@ -45,6 +51,8 @@ class Window:
     #: Of blocks that were kept, those whose stack is not known.
     keyless_blocks: int = 0
     keyless_bytes: int = 0
+    #: Allocations that were watched and not counted, estimated.
+    vain_calls: int = 0
 
     @property
     def watched_ns(self) -> int:
@@ -73,42 +81,61 @@ def open_window(
     tracer.arm(event_cap=plan.allocations)
     window = Window(number, plan, monotonic_ns(), before, sites, process_cpu_ns(pid))
     window.attach_ns = window.started_ns - asked_ns
-    _watch(tracer, table, window, prices)
+    held = _watch(tracer, table, window, prices)
     window.ended_ns = monotonic_ns()
     cpu_ns = process_cpu_ns(pid)
+    frees = tracer.counters().frees
     tracer.stop_allocations()
     window.after = tracer.counters()
+    # Until the last of them is taken out, calls are still watched in vain: as many as frees.
+    window.vain_calls = window.after.frees - frees
     window.sites_after = tracer.sites()
     if window.after.is_capped and window.after.last_ns is not None:
+        window.vain_calls += _missed(window)
         window.ended_ns = min(window.ended_ns, window.after.last_ns)
     if cpu_ns is not None and window.cpu_before_ns is not None:
         window.target_cpu_ns = cpu_ns - window.cpu_before_ns
+    table.learn(held)
     drain(tracer, table)
     _keep(tracer, table, window)
     return window
 
 
-def _watch(tracer: AllocationTracer, table: StackTable, window: Window, prices: Prices) -> None:
+def _missed(window: Window) -> int:
+    """Allocations between the one that met the limit and our noticing: about one for each free."""
+    assert window.after is not None
+    before, after = window.before, window.after
+    return max((after.frees - before.frees) - (after.allocations - before.allocations), 0)
+
+
+def _watch(
+    tracer: AllocationTracer, table: StackTable, window: Window, prices: Prices
+) -> list[StackSample]:
+    """Until it is over; returns what was copied and is not unwound yet.
+
+    Unwinding waits, as the first of a stack takes long, and the window must not: but for copies
+    that would be too many to hold.
+    """
+    held: list[StackSample] = []
     until_ns = window.started_ns + window.plan.duration_ns
     while (now_ns := monotonic_ns()) < until_ns:
         counters = tracer.counters()
         cost_ns = prices.of(calls_between(window.before, counters))
         if counters.is_capped or cost_ns >= window.plan.cost_ns:
-            return
-        if not drain(tracer, table, SAMPLES_AT_A_TIME):
-            time.sleep(min(_BEAT_NS, until_ns - now_ns) / 1e9)
-
-
-def drain(tracer: AllocationTracer, table: StackTable, most: int = 1 << 20) -> int:
-    """Unwind what was copied, a few at a time, at most about `most`; how many there were."""
-    done = 0
-    while done < most:
-        samples = tracer.drain(SAMPLES_AT_A_TIME)
-        if not samples:
             break
+        held += tracer.drain(SAMPLES_AT_A_TIME)
+        if len(held) > _HELD_SAMPLES:
+            table.learn(held[-_LEARNED_AT_A_TIME:])
+            del held[-_LEARNED_AT_A_TIME:]
+        else:
+            time.sleep(min(_BEAT_NS, until_ns - now_ns) / 1e9)
+    return held
+
+
+def drain(tracer: AllocationTracer, table: StackTable) -> None:
+    """Unwind what was copied, a few at a time."""
+    while samples := tracer.drain(SAMPLES_AT_A_TIME):
         table.learn(samples)
-        done += len(samples)
-    return done
 
 
 def _keep(tracer: AllocationTracer, table: StackTable, window: Window) -> None:

@@ -87,7 +87,7 @@ def test_the_first_window_is_a_small_one() -> None:
 
 def test_no_window_sees_more_allocations_than_its_cap() -> None:
     schedule = Schedule(0, MINUTE_NS, 1.0, PRICES, WINDOW_NS)
-    schedule.account(0, NS_PER_SECOND, {"malloc": 10}, {"malloc": 10}, 0)
+    schedule.account(0, NS_PER_SECOND, {"malloc": 100_000}, {"malloc": 100_000}, 0)
     plan = schedule.plan(MINUTE_NS, MINUTE_NS)
     assert plan is not None
     assert plan.allocations == CALLS_PER_WINDOW
