@@ -60,7 +60,7 @@ class AllocationTraceProbe(Probe):
             return (
                 f"each block that it allocates and frees costs {low:g} to {high:g} µs more, all "
                 f"the time: at 20,000 a second {2 * low:g} to {2 * high:g} % of a core; given up "
-                f"where that is more than {min(10 * share, 1):.3g} of its own CPU"
+                f"where that is more than {1000 * share:.3g} % of its own CPU"
             )
         return (
             f"at most {100 * share:.3g} % of the CPU that it uses: windows of up to 0.3 s, shorter "

@@ -9,7 +9,7 @@ from leakcase_collector.errors import OverBudget
 from leakcase_collector.system.clock import NS_PER_SECOND, monotonic_ns, process_cpu_ns
 
 from .recorder import Recorder
-from .schedule import WindowPlan
+from .schedule import IDLE_SHARE, WindowPlan
 from .telling import outstanding_by_key, outstanding_record, rates_record, window_record
 from .window import Window, calls_between, drain
 
@@ -30,7 +30,7 @@ class Full:
     def __init__(self, recorder: Recorder, assembly: Assembly, share: float) -> None:
         self._recorder = recorder
         self._assembly = assembly
-        self._limit = min(LIMIT_FACTOR * share, 1.0)
+        self._limit = LIMIT_FACTOR * share
         tracer, pid = assembly.tracer, recorder.pid
         before, cpu_ns = tracer.counters(), process_cpu_ns(pid)
         assembly.prepare()
@@ -61,7 +61,7 @@ class Full:
         if cpu_ns is not None and self._judged_cpu_ns is not None:
             # What tracing costs is part of the CPU that the target uses meanwhile.
             own_ns = cpu_ns - self._judged_cpu_ns - cost_ns
-            least_ns = 0.02 * (now_ns - self._judged_ns)
+            least_ns = IDLE_SHARE * (now_ns - self._judged_ns)
             if cost_ns > self._limit * max(own_ns, least_ns):
                 self.finish()
                 self._recorder.gap(

@@ -38,7 +38,7 @@ _WINDOW_EVERY_NS = 4 * NS_PER_SECOND
 _START_NS = NS_PER_SECOND
 #: A target that uses little CPU may be charged as if it used this share of a core: for it a loss
 #: is a delay, and at 1 % of this one of a thousandth of the time.
-_IDLE_SHARE = 0.1
+IDLE_SHARE = 0.1
 #: Of the whole budget, so much may be spent before the rates are known.
 _CREDIT = 0.34
 #: Of a core, what tracing may cost the collector itself, on average.
@@ -99,7 +99,7 @@ class Schedule:
     def budget_ns(self, now_ns: int, target_cpu_ns: int) -> int:
         """What tracing may cost in the whole capture, if the target goes on as it did."""
         elapsed_ns = max(now_ns - self._started_ns, 1)
-        busy = max(target_cpu_ns / elapsed_ns, _IDLE_SHARE)
+        busy = max(target_cpu_ns / elapsed_ns, IDLE_SHARE)
         return int(self._share * busy * self._duration_ns)
 
     def plan(self, now_ns: int, target_cpu_ns: int) -> Optional[WindowPlan]:
