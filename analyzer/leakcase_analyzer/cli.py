@@ -21,7 +21,7 @@ EXIT_MATCHED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 STATUSES = ("leak", "retention", "bounded", "stable", "undecided")
-FORMATS = ("markdown", "json")
+FORMATS = ("markdown", "html", "json")
 
 app = typer.Typer(
     name="leakcase",
@@ -106,6 +106,10 @@ def report_command(
         from leakcase_analyzer.report.json_report import json_text
 
         text, extension = json_text(analysis), "json"
+    elif format_ == "html":
+        from leakcase_analyzer.report.html import html_text
+
+        text, extension = html_text(analysis), "html"
     else:
         from leakcase_analyzer.report.markdown import markdown_text
 

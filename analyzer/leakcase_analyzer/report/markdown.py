@@ -25,14 +25,18 @@ def code_span(text: str) -> str:
     Its fence is longer than any run of backticks inside, and a bar does not end a table's cell
     (CommonMark 0.31, "Code spans"; GitHub Flavored Markdown, "Tables").
     """
-    clean = shortened(text)
+    clean = "".join(c if c.isprintable() else "?" for c in text)
     longest = max((len(run) for run in re.findall("`+", clean)), default=0)
     fence = "`" * (longest + 1)
     space = " " if clean.startswith("`") or clean.endswith("`") or not clean.strip() else ""
     return f"{fence}{space}{clean}{space}{fence}".replace("|", "\\|")
 
 
-MARKDOWN = Style(name=code_span, code=code_span)
+def _name(text: str) -> str:
+    return code_span(shortened(text))
+
+
+MARKDOWN = Style(name=_name, code=code_span)
 
 
 def markdown_text(analysis: Analysis) -> str:
