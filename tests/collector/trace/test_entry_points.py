@@ -34,11 +34,14 @@ def found(program: str, **options: Any) -> Iterator[EntryPoints]:
     with started([program], stdout=subprocess.PIPE, **options) as process:
         assert process.stdout is not None
         assert process.stdout.readline()
-        with (
-            ProcessIdentity(SYSTEM, process.pid) as identity,
-            find_entry_points(SYSTEM, identity) as points,
-        ):
+        with points_of(process.pid) as points:
             yield points
+
+
+@contextlib.contextmanager
+def points_of(pid: int) -> Iterator[EntryPoints]:
+    with ProcessIdentity(SYSTEM, pid) as identity, find_entry_points(SYSTEM, identity) as points:
+        yield points
 
 
 def offsets_in(path: str, points: list[EntryPoint]) -> dict[str, int]:
@@ -136,7 +139,8 @@ def test_what_nobody_calls_is_not_watched(tmp_path: Path) -> None:
     source = "extern void *mallocx(unsigned long, int);\n" + ALLOCATES.replace(
         "malloc(", "mallocx(0+"
     )
-    program = compiled(tmp_path, "q", source.replace("(0+100)", "(100, 0)"), [library("jemalloc")])
+    flags = ("-xnone", library("jemalloc"))
+    program = compiled(tmp_path, "q", source.replace("(0+100)", "(100, 0)"), flags)
     with found(program) as points:
         by_function = {point.function: point.call for point in points.points}
         assert by_function["mallocx"] == "malloc"
@@ -152,10 +156,9 @@ def test_operator_new_is_left_out_where_it_may_fail_with_an_exception(tmp_path: 
         [program], env=environment, stdout=subprocess.PIPE, stdin=subprocess.PIPE
     ) as process:
         assert process.stdout is not None and process.stdout.readline()
-        with ProcessIdentity(SYSTEM, process.pid) as identity:
-            with find_entry_points(SYSTEM, identity) as points:
-                new = [point for point in points.points if point.call == "operator-new"]
-                assert new and all(point.may_throw for point in new)
+        with points_of(process.pid) as points:
+            new = [point for point in points.points if point.call == "operator-new"]
+            assert new and all(point.may_throw for point in new)
         process.kill()
 
 
@@ -164,7 +167,7 @@ def test_a_program_s_own_malloc_is_watched_and_the_c_library_s_where_it_has_none
 ) -> None:
     own = """
     static char store[1 << 16]; static unsigned long used;
-    void *malloc(unsigned long n) { used += n + 15 & ~15ul; return store + used - (n + 15 & ~15ul); }
+    void *malloc(unsigned long n) { used += 128; return n > 128 ? 0 : store + used - 128; }
     void free(void *p) { if (p) store[0]++; }
     """
     program = compiled(tmp_path, "p", ALLOCATES + own)
@@ -188,11 +191,10 @@ def test_a_deleted_library_is_opened_as_it_is_mapped(tmp_path: Path) -> None:
         inode = copied.stat().st_ino
         copied.unlink()
         shutil.copy(library("mimalloc"), copied)  # another file under its name
-        with ProcessIdentity(SYSTEM, process.pid) as identity:
-            with find_entry_points(SYSTEM, identity) as points:
-                assert points.allocator == "jemalloc"
-                malloc = next(point for point in points.points if point.call == "malloc")
-                assert os.stat(malloc.path).st_ino == inode
+        with points_of(process.pid) as points:
+            assert points.allocator == "jemalloc"
+            malloc = next(point for point in points.points if point.call == "malloc")
+            assert os.stat(malloc.path).st_ino == inode
 
 
 @needs_root
@@ -209,11 +211,10 @@ def test_in_another_root_the_library_of_that_root_is_opened(tmp_path: Path) -> N
         ["chroot", str(root), "/p"], stdout=subprocess.PIPE, stdin=subprocess.PIPE
     ) as process:
         assert process.stdout is not None and process.stdout.readline()
-        with ProcessIdentity(SYSTEM, process.pid) as identity:
-            with find_entry_points(SYSTEM, identity) as points:
-                malloc = next(point for point in points.points if point.call == "malloc")
-                assert os.stat(malloc.path).st_ino in {p.stat().st_ino for p in root.rglob("libc*")}
-                assert os.stat(malloc.path).st_ino != os.stat(library("glibc")).st_ino
+        with points_of(process.pid) as points:
+            malloc = next(point for point in points.points if point.call == "malloc")
+            assert os.stat(malloc.path).st_ino in {p.stat().st_ino for p in root.rglob("libc*")}
+            assert os.stat(malloc.path).st_ino != os.stat(library("glibc")).st_ino
         process.kill()
 
 
@@ -226,9 +227,11 @@ def test_a_program_without_malloc_is_refused_in_a_sentence(tmp_path: Path) -> No
     program = compiled(tmp_path, "p", source, ("-static", "-nostdlib", "-O1"))
     with started([program], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None and process.stdout.readline()
-        with ProcessIdentity(SYSTEM, process.pid) as identity:
-            with pytest.raises(NotSupported, match="no malloc and free"):
-                find_entry_points(SYSTEM, identity)
+        with (
+            pytest.raises(NotSupported, match="no malloc and free"),
+            points_of(process.pid),
+        ):
+            pass
     assert not [name for name in os.listdir("/proc/self/fd") if _names(name, program)]
 
 
@@ -242,22 +245,21 @@ def _names(descriptor: str, path: str) -> bool:
 def test_a_function_given_by_its_address_is_watched_behind_its_context(tmp_path: Path) -> None:
     source = ALLOCATES.replace(
         "int main(void) {",
-        "__attribute__((noinline)) void *taken(void *context, long n) { return malloc(n + !context); }\n"
+        "__attribute__((noinline)) void *taken(void *it, long n) { return malloc(n + !it); }\n"
         'int main(void) { taken(0, 3); printf("%p\\n", taken);',
     )
     program = compiled(tmp_path, "p", source)
     with started([program], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         address = int(process.stdout.readline(), 16)
-        with ProcessIdentity(SYSTEM, process.pid) as identity:
-            with find_entry_points(SYSTEM, identity) as points:
-                point = points.add_function("malloc", address, skipped=1)
-                assert point is not None and point in points.points
-                assert point.arguments == (6,)  # rsi
-                assert os.stat(point.path).st_ino == os.stat(program).st_ino
-                assert points.add_function("malloc", address, skipped=1) is None
-                with pytest.raises(NotSupported, match="no file is mapped"):
-                    points.add_function("malloc", 0x10)
+        with points_of(process.pid) as points:
+            point = points.add_function("malloc", address, skipped=1)
+            assert point is not None and point in points.points
+            assert point.arguments == (6,)  # rsi
+            assert os.stat(point.path).st_ino == os.stat(program).st_ino
+            assert points.add_function("malloc", address, skipped=1) is None
+            with pytest.raises(NotSupported, match="no file is mapped"):
+                points.add_function("malloc", 0x10)
 
 
 def test_only_the_files_with_points_stay_open_and_none_after_the_end(tmp_path: Path) -> None:
