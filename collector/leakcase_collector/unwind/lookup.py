@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Optional
 
-from leakcase_collector.system.elf import ElfError
+from leakcase_collector.errors import CollectorError
 from leakcase_collector.unwind.machines import Machine
 from leakcase_collector.unwind.modules import CodeModule, CodeModules
 from leakcase_collector.unwind.rows import Row
@@ -48,7 +48,7 @@ def find(modules: CodeModules, machine: Machine, pc: int, after_call: bool) -> F
         return Found(None, "unreadable")
     try:
         row = module.frames.row_at(address)
-    except ElfError:
+    except CollectorError:
         return Found(None, "unreadable")
     if row is None:
         return _without_row(machine, module, address + back)
@@ -73,5 +73,5 @@ def _is_signal_return(machine: Machine, module: CodeModule, address: int) -> boo
     try:
         offset = module.elf.offset_of(address)
         return module.elf.read(offset, len(machine.signal_code)) == machine.signal_code
-    except ElfError:
+    except CollectorError:
         return False

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
 from typing import NamedTuple, Optional, Protocol
 
-from leakcase_collector.errors import CollectorError, NotSupported
-from leakcase_collector.system.elf import PF_X, PT_LOAD, ElfError, ElfFile
+from leakcase_collector.errors import CollectorError
+from leakcase_collector.system.elf import PF_X, PT_LOAD, ElfError, ElfFile, Segment
 from leakcase_collector.system.files import TargetFile
 from leakcase_collector.system.memory import PAGE_BYTES, Memory, MemoryMapping
 from leakcase_collector.system.modules import MappedModule
@@ -47,12 +47,13 @@ class CodeModule:
         self.elf: Optional[ElfFile] = None
         self.frames: Optional[CallFrames] = None
         self._file: Optional[TargetFile] = None
+        self._loads: list[Segment] = []
         self._is_open = False
 
     @property
     def build_id(self) -> Optional[str]:
         """In hex; None where the file has none, or is damaged."""
-        with suppress(NotSupported):
+        with suppress(CollectorError):
             return None if self.elf is None else self.elf.build_id
         return None
 
@@ -62,32 +63,29 @@ class CodeModule:
             return
         self._is_open = True
         with suppress(CollectorError):
-            if mapping.path == _VDSO:
-                self._read_vdso(target, mapping)
-            else:
-                self._read_file(target, files)
-        with suppress(ElfError):
-            if self.elf is not None:
-                self.frames = CallFrames(self.elf)
+            elf = self._read(target, mapping, files)
+            loads = [segment for segment in elf.segments if segment.kind == PT_LOAD]
+            # Two segments may share a page of the file: code is in the executable one.
+            self._loads = sorted(loads, key=lambda one: not one.flags & PF_X)
+            self.elf = elf
+            self.frames = CallFrames(elf)
 
-    def _read_vdso(self, target: Target, mapping: MemoryMapping) -> None:
-        with target.memory() as memory:
-            size = min(mapping.end - mapping.start, _VDSO_LIMIT_BYTES)
-            self.elf = ElfFile(_Image(memory.read(mapping.start, size)))
-
-    def _read_file(self, target: Target, files: Sequence[MappedModule]) -> None:
+    def _read(
+        self, target: Target, mapping: MemoryMapping, files: Sequence[MappedModule]
+    ) -> ElfFile:
+        if mapping.path == _VDSO:
+            with target.memory() as memory:
+                size = min(mapping.end - mapping.start, _VDSO_LIMIT_BYTES)
+                return ElfFile(_Image(memory.read(mapping.start, size)))
         for module in files:
             if (module.inode, module.path) == (self.inode, self.path):
                 self._file = target.open_program_file(module)
-                self.elf = ElfFile(self._file)
+                return ElfFile(self._file)
+        raise ElfError("it is not mapped any more")
 
     def address_of(self, offset: int) -> Optional[int]:
         """The address, as the file counts, of a byte in it; None where no segment holds it."""
-        if self.elf is None:
-            return None
-        loads = [segment for segment in self.elf.segments if segment.kind == PT_LOAD]
-        # Two segments may share a page of the file: code is in the executable one.
-        for segment in sorted(loads, key=lambda one: not one.flags & PF_X):
+        for segment in self._loads:
             low = segment.offset // PAGE_BYTES * PAGE_BYTES
             if low <= offset < segment.offset + segment.file_bytes:
                 return offset - segment.offset + segment.address
