@@ -15,11 +15,13 @@ from leakcase_collector.system.memory import PAGE_BYTES, Memory, MemoryMapping
 
 from . import step as python_step
 from .arenas import Arena, HeapNotFound, arena_addresses, find_main_arena, read_arena
+from .bins import large_free_chunks
 from .cached import FreeList, fastbin_lists, tcache_lists
 from .counts import ArenaCount, Census
 from .mapped import MappedChunk, Parameters, find_mapped_chunks, find_parameters, is_complete
 from .pages import ResidentPages
 from .resident import total
+from .sampling import SamplingWalker, stride_for
 from .stretches import heap_stretches, main_stretches
 from .walk import Visit, Walker
 from .walk_state import Step
@@ -49,6 +51,10 @@ class Budget:
         self._wall_limit_ns = wall_limit_ns
         self._deadline_ns = monotonic_ns() + wall_limit_ns
 
+    def anew(self) -> Budget:
+        """The same once more, from now on."""
+        return Budget(self._bytes_limit, self._wall_limit_ns, self._what)
+
     @property
     def is_half_spent(self) -> bool:
         """Whether another attempt as dear as all so far would go beyond."""
@@ -66,20 +72,38 @@ class Budget:
             )
 
 
-def take_census(memory: Memory, budget: Budget, step: Step = python_step.step) -> Census:
+def take_census(
+    memory: Memory,
+    budget: Budget,
+    step: Step = python_step.step,
+    whole_bytes: int | None = None,
+) -> Census:
     """The best of up to `ATTEMPTS` walks.
 
-    HeapNotFound where glibc's malloc does not serve the program, HeapUnsound where its arenas are
-    not as they are known to be, HeapInconsistent where no walk came to an end that can be relied
-    on, OverBudget.
+    A heap of more than `whole_bytes` is estimated from a sample of it, and so is one whose walk
+    would cost more than the budget; None: neither. HeapNotFound where glibc's malloc does not serve
+    the program, HeapUnsound where its arenas are not as they are known to be, HeapInconsistent
+    where no walk came to an end that can be relied on, OverBudget.
     """
+    try:
+        return _best_walk(memory, budget, step, whole_bytes)
+    except OverBudget:
+        if not whole_bytes:
+            raise
+        again = budget.anew()
+        census = _best_walk(memory, again, step, 0)
+        budget.read_bytes += again.read_bytes
+        return census
+
+
+def _best_walk(memory: Memory, budget: Budget, step: Step, whole_bytes: int | None) -> Census:
     best: Census | None = None
     refusal: CollectorError | None = None
     attempts = 0
     while attempts < ATTEMPTS and not (attempts and budget.is_half_spent):
         attempts += 1
         try:
-            census = _walk_once(memory, budget, step)
+            census = _walk_once(memory, budget, step, whole_bytes)
         except NotSupported as error:
             refusal = error
             continue
@@ -102,8 +126,8 @@ def take_census(memory: Memory, budget: Budget, step: Step = python_step.step) -
     return best
 
 
-def _walk_once(memory: Memory, budget: Budget, step: Step) -> Census:
-    tour = walk_arenas(memory, budget, step)
+def _walk_once(memory: Memory, budget: Budget, step: Step, whole_bytes: int | None) -> Census:
+    tour = walk_arenas(memory, budget, step, whole_bytes=whole_bytes)
     _take_out_cached(ResidentPages(memory), tour)
     mapped = mapped_chunks(memory, budget, tour)
     resident = sum(total(memory.resident_runs(chunk.start, chunk.end)) for chunk in mapped)
@@ -124,20 +148,34 @@ class Tour:
     tcaches: list[int] = field(default_factory=list)
 
 
-def walk_arenas(memory: Memory, budget: Budget, step: Step, visit: Visit | None = None) -> Tour:
+def walk_arenas(
+    memory: Memory,
+    budget: Budget,
+    step: Step,
+    visit: Visit | None = None,
+    whole_bytes: int | None = None,
+) -> Tour:
     """Count, and show to `visit` if asked for, the chunks of all arenas.
 
-    Errors: those of `take_census`.
+    Where they have more than `whole_bytes`, a sample of them. Errors: those of `take_census`.
     """
     mappings = memory.mappings()
     place = find_main_arena(memory, mappings)
     tour = Tour([], mappings, find_parameters(place, mappings))
+    addresses = arena_addresses(ResidentPages(memory), place)
     walker = Walker(memory, budget, step)
-    for address in arena_addresses(ResidentPages(memory), place):
+    if whole_bytes is not None:
+        pages = ResidentPages(memory)
+        held = sum(read_arena(pages, place, address).system_bytes for address in addresses)
+        if held > whole_bytes:
+            walker = SamplingWalker(memory, budget, step, stride_for(held))
+    for address in addresses:
         # As late as possible: an arena's top moves while others are walked.
         pages = ResidentPages(memory)
         arena = read_arena(pages, place, address)
         tour.arenas.append(arena)
+        if isinstance(walker, SamplingWalker):
+            walker.large_free = large_free_chunks(pages, place, arena)
         count = ArenaCount(arena.is_main, arena.system_bytes)
         if arena.is_main:
             stretches, overhead = main_stretches(pages, arena, mappings, tour.parameters)

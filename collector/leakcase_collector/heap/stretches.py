@@ -35,7 +35,7 @@ def heap_stretches(
         end = address + size
         overhead_bytes += start - address
         top_end = end if start <= arena.top < end else 0
-        stretches.append(Stretch(start, end, top_end, 0))
+        stretches.append(Stretch(start, end, top_end, 0, arena.top if top_end else 0))
     return stretches, overhead_bytes
 
 
@@ -59,15 +59,15 @@ def main_stretches(
         return [], 0
     if begin == raw and span[0] <= raw and _begins(pages, _aligned(raw)):
         start = _aligned(raw)
-        whole = Stretch(start, arena.top_end, arena.top_end, NON_MAIN_ARENA)
+        whole = Stretch(start, arena.top_end, arena.top_end, NON_MAIN_ARENA, arena.top)
         return [whole], start - raw
     first = _span(mappings, begin) or span
     start = _aligned(max(begin, first[0]))
     if first == span:
-        return [Stretch(start, span[1], arena.top_end, NON_MAIN_ARENA)], 0
+        return [Stretch(start, span[1], arena.top_end, NON_MAIN_ARENA, arena.top)], 0
     return [
         Stretch(start, first[1], 0, NON_MAIN_ARENA),
-        Stretch(_aligned(span[0]), span[1], arena.top_end, NON_MAIN_ARENA),
+        Stretch(_aligned(span[0]), span[1], arena.top_end, NON_MAIN_ARENA, arena.top),
     ], 0
 
 

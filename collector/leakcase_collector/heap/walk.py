@@ -29,14 +29,23 @@ WINDOW_BYTES = 4 << 20
 class Stretch(NamedTuple):
     """Memory of one arena without gaps, from its first chunk to its end.
 
-    `top_end` is the end of the arena's top where that is in it, else 0. `forbidden` are the bits
-    that no header there may have.
+    `top_end` is the end of the arena's top where that is in it, else 0, and `top` where it began
+    when the arena was read. `forbidden` are the bits that no header there may have.
     """
 
     start: int
     end: int
     top_end: int
     forbidden: int
+    top: int = 0
+
+
+class Estimate(NamedTuple):
+    """How much of a stretch was walked, of how much, and the variance of its bytes in use."""
+
+    looked_at_bytes: int
+    body_bytes: int
+    variance: float
 
 
 @dataclass
@@ -56,6 +65,8 @@ class Walked:
     lost_bytes: int = 0
     resyncs: int = 0
     tcaches: list[int] = field(default_factory=list)
+    #: Set where not all of it was walked.
+    estimate: Optional[Estimate] = None
 
     @property
     def in_use_bytes(self) -> int:
@@ -64,6 +75,13 @@ class Walked:
     @property
     def accounted_bytes(self) -> int:
         return self.in_use_bytes + self.free_bytes + self.top_bytes + self.closing_bytes
+
+    def find_top(self, top: int, size: int, runs: Sequence[tuple[int, int]]) -> None:
+        """The top is there: resident are its pages but that of its header, which stays when
+        malloc_trim gives the top back."""
+        self.top, self.top_bytes = top, size
+        first = -(-(top + MIN_CHUNK_BYTES) // PAGE_BYTES) * PAGE_BYTES
+        self.top_resident_bytes = overlap([(first, max(first, top + size))], runs)
 
 
 #: (addresses and sizes in turn of chunks in use, bytes of a window, its address, its length): the
@@ -106,9 +124,8 @@ class Walker:
         walked.lost_bytes = state.lost_bytes + (stretch.end - state.lost if state.lost else 0)
         self._take_counts(walked)
         walked.free_chunks, walked.free_bytes = state.free_chunks, state.free_bytes
-        walked.top, walked.top_bytes = state.found_top, state.found_top_bytes
-        if walked.top:
-            walked.top_resident_bytes = overlap([_pages_of_top(walked)], runs)
+        if state.found_top:
+            walked.find_top(state.found_top, state.found_top_bytes, runs)
         walked.closing_bytes, walked.resyncs = state.closing_bytes, state.resyncs
         return walked
 
@@ -169,9 +186,3 @@ def _lose(state: WalkState, position: int) -> None:
         state.lost = state.lost or state.pending or state.position
         state.pending = 0
         state.position = position
-
-
-def _pages_of_top(walked: Walked) -> tuple[int, int]:
-    """Without the page of its header, which stays when malloc_trim gives the top back."""
-    first = -(-(walked.top + MIN_CHUNK_BYTES) // PAGE_BYTES) * PAGE_BYTES
-    return first, max(first, walked.top + walked.top_bytes)
