@@ -151,8 +151,10 @@ class _Table:
             room = _SYMBOLS_MAX - sum(map(len, pieces))
             pieces += _pieces(source, number, room)
         self._packed = array("Q", heapq.merge(*pieces))
-        #: Where a limit cut it short, a gap after a symbol means nothing.
-        self._is_complete = len(self._packed) < _SYMBOLS_MAX
+        # Where local functions or those beyond a limit are missing, a gap after a symbol may be
+        # somebody else's.
+        has_local = any(source.symbols.kind == SHT_SYMTAB for source in self._sources)
+        self._is_complete = has_local and len(self._packed) < _SYMBOLS_MAX
         self.held_bytes = 8 * len(self._packed) + sum(source.held_bytes for source in sources)
 
     def name_of(self, address: int) -> FunctionName | None:
