@@ -46,7 +46,7 @@ VOCABULARIES: dict[str, frozenset[str]] = {
     ),
     "allocator_call": _words(
         """malloc calloc realloc reallocarray memalign aligned-alloc posix-memalign valloc pvalloc
-        free operator-new operator-delete mmap munmap mremap other"""
+        free operator-new operator-delete mmap munmap mremap python-new python-free other"""
     ),
     "trace_mode": _words("bursts full"),
     "trace_tool": _words("bpftrace memleak-bpfcc"),

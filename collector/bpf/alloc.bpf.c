@@ -15,7 +15,7 @@
 
 enum { /* numbers of the words in tracer_layout.CALLS */
     MALLOC, CALLOC, REALLOC, REALLOCARRAY, MEMALIGN, ALIGNED_ALLOC, POSIX_MEMALIGN, VALLOC, PVALLOC,
-    FREE, OPERATOR_NEW, OPERATOR_DELETE, MMAP, MUNMAP, MREMAP,
+    FREE, OPERATOR_NEW, OPERATOR_DELETE, MMAP, MUNMAP, MREMAP, PYTHON_NEW, PYTHON_FREE,
 };
 
 enum { COUNT_NOT, COUNT_ROOT, COUNT_NAMESPACE };
@@ -92,6 +92,11 @@ static __always_inline int moves(__u32 call)
     return call == REALLOC || call == REALLOCARRAY || call == MREMAP;
 }
 
+static __always_inline int is_of_size(const struct control *settings, __u64 size)
+{
+    return size >= settings->min_bytes && size <= settings->max_bytes;
+}
+
 /* How many bytes are asked for, and the one argument that the return needs. */
 static __always_inline __u64 size_asked(const struct registers *context, __u64 cookie,
                                         __u64 *argument)
@@ -163,11 +168,11 @@ static __always_inline int entered(const struct registers *context, __u64 cookie
         add(&count->foreign, 1);
         return SKIP_RETURN;
     }
-    if (call == FREE || call == OPERATOR_DELETE || call == MUNMAP)
+    if (call == FREE || call == OPERATOR_DELETE || call == MUNMAP || call == PYTHON_FREE)
         return freed(settings, count, call, ARGUMENT(context, cookie, 0));
     size = size_asked(context, cookie, &argument);
-    is_wanted = settings->armed_allocations && size >= settings->min_bytes &&
-                size <= settings->max_bytes;
+    is_wanted = settings->armed_allocations &&
+                (call == PYTHON_NEW || is_of_size(settings, size)); /* that shows at the return */
     if (!is_wanted && !(moves(call) && settings->armed_frees))
         return SKIP_RETURN;
     slot = slot_of(tid, count);
@@ -318,6 +323,11 @@ static __always_inline int returned(struct registers *context, int has_python)
     }
     if (!slot->is_wanted)
         return 0;
+    if (slot->call == PYTHON_NEW) {
+        slot->size = python_object_bytes(address);
+        if (!slot->size || !is_of_size(settings, slot->size))
+            return 0;
+    }
     block.size = slot->size;
     block.time_ns = bpf_ktime_get_ns();
     block.thread = tid;

@@ -72,6 +72,23 @@ static __always_inline __u64 python_mix(__u64 key, __u64 word)
 }
 
 /*
+ * What an object takes, by its type (PyTypeObject of 3.8 to 3.13, Include/cpython/object.h), without
+ * the collector's head before it. 0 for one that the collector does not track: how it is freed is
+ * not seen.
+ */
+static __always_inline __u64 python_object_bytes(__u64 object)
+{
+    __u64 type = python_word(object + 8), items = 0;
+    __u64 item_bytes = python_word(type + 40);
+
+    if (!(python_word(type + 168) & 1 << 14)) /* Py_TPFLAGS_HAVE_GC */
+        return 0;
+    if (item_bytes)
+        items = python_word(object + 16); /* ob_size */
+    return python_word(type + 32) + (item_bytes & 0xffff) * (items & 0xffffffff);
+}
+
+/*
  * The innermost frame of a thread: of the thread state that user space found for it, else of the one
  * that runs now, should it say that it is this thread's (a thread that started a moment ago).
  */

@@ -13,8 +13,9 @@ from leakcase_collector.system.entry_point import EntryPoint
 CALLS = (
     "malloc", "calloc", "realloc", "reallocarray", "memalign", "aligned-alloc", "posix-memalign",
     "valloc", "pvalloc", "free", "operator-new", "operator-delete", "mmap", "munmap", "mremap",
+    "python-new", "python-free",
 )  # fmt: skip
-FREES = ("free", "operator-delete", "munmap")
+FREES = ("free", "operator-delete", "munmap", "python-free")
 #: Calls that give back one block and hand out another.
 MOVES = ("realloc", "reallocarray", "mremap")
 

@@ -26,9 +26,12 @@ ARGUMENTS = {
     "mmap": (0, 1, 2, 3),
     "munmap": (0, 1),
     "mremap": (0, 1, 2),
+    # What is made says itself what it is: nothing is asked of the call.
+    "python-new": (),
+    "python-free": (0,),
 }
 #: They yield no block: their return need not be seen.
-WITHOUT_RETURN = frozenset({"free", "operator-delete", "munmap"})
+WITHOUT_RETURN = frozenset({"free", "operator-delete", "munmap", "python-free"})
 #: With a null pointer they do nothing.
 NULL_IS_NOTHING = frozenset({"free", "operator-delete"})
 

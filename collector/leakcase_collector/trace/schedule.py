@@ -15,9 +15,9 @@ from typing import NamedTuple, Optional
 
 from leakcase_collector.system.clock import NS_PER_MS, NS_PER_SECOND
 
-FREES = ("free", "operator-delete", "munmap")
+FREES = ("free", "operator-delete", "munmap", "python-free")
 #: What programs call often. The kernel's own calls are rare, as nobody calls them in a loop.
-COMMON = ("malloc", "calloc", "realloc", "operator-new")
+COMMON = ("malloc", "calloc", "realloc", "operator-new", "python-new")
 
 WINDOW_NS = 300 * NS_PER_MS
 #: The first window measures the rates: nothing is known before it.
