@@ -41,6 +41,8 @@ CACHES = ("fifo", "random")
 SHORT = ("small", "sites", "fifo")
 #: Set-up of a program and answers of ours, beyond the capture.
 SPARE_SECONDS = 60
+#: The innocent blocks live for about a second: after so long hardly one should still be there.
+AGE_NS = 10 * 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ def _names(suspect: dict[str, Any], function: str) -> bool:
 
 
 def _stayed(records: list[Any]) -> tuple[int, float | None]:
-    """How many blocks stayed to the last look of each window, and whose share was innocent."""
+    """How many blocks of the windows were there at their last looks, and the innocent share."""
     functions = {one.frame: one.function or "" for one in records if type(one) is CodeFrame}
     is_guilty = {
         one.stack: any("leak_" in functions.get(frame, "") for frame in one.frames)
@@ -142,7 +144,7 @@ def _stayed(records: list[Any]) -> tuple[int, float | None]:
     }
     last: dict[tuple[int, int], tuple[int, int]] = {}
     for look in records:
-        if type(look) is TraceSurvival:
+        if type(look) is TraceSurvival and look.age_ns > AGE_NS:
             for stack, alive in zip(look.stacks, look.alive, strict=True):
                 last[look.window, stack] = max(
                     last.get((look.window, stack), (0, 0)), (look.age_ns, alive)
