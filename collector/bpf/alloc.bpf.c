@@ -22,12 +22,14 @@ enum { COUNT_NOT, COUNT_ROOT, COUNT_NAMESPACE };
 
 /* The cookie of a probe: a call, and the registers that hold its arguments at that place. */
 #define CALL(cookie) ((__u32)(cookie) & 31)
+#define MAY_THROW(cookie) ((__u32)(cookie) & 32)
 #define ARGUMENT(context, cookie, index)                                                           \
     register_value(context, (__u32)((cookie) >> (8 + 8 * (index))) & 31)
 
 /* What the entry of a session says: 1 leaves the return alone. */
 enum { WATCH_RETURN = 0, SKIP_RETURN = 1 };
 
+#define THROWS_FROM_BYTES (64ULL << 20)
 #define ERROR_EXISTS -17
 #define MAP_FAILED_FROM -4095ULL
 
@@ -173,6 +175,9 @@ static __always_inline int entered(const struct registers *context, __u64 cookie
     size = size_asked(context, cookie, &argument);
     is_wanted = settings->armed_allocations &&
                 (call == PYTHON_NEW || is_of_size(settings, size)); /* that shows at the return */
+    /* Likely to fail; and an exception cannot pass a return that is watched. */
+    if (MAY_THROW(cookie) && size >= THROWS_FROM_BYTES)
+        return SKIP_RETURN;
     if (!is_wanted && !(moves(call) && settings->armed_frees))
         return SKIP_RETURN;
     slot = slot_of(tid, count);

@@ -7,10 +7,9 @@ of it out again, as everything hangs on descriptors.
 
 from __future__ import annotations
 
-import os
 import struct
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Optional
@@ -21,6 +20,7 @@ from leakcase_collector.system.bpf import BpfMap
 from leakcase_collector.system.bpf_object import load_object
 from leakcase_collector.system.bpf_refusals import with_detail
 from leakcase_collector.system.entry_point import EntryPoint
+from leakcase_collector.system.process_filter import process_filter
 from leakcase_collector.system.ring import RingReader, ring_size
 from leakcase_collector.system.tracefs import remove_stale_events
 from leakcase_collector.system.tracer_layout import (
@@ -32,6 +32,7 @@ from leakcase_collector.system.tracer_layout import (
 )
 from leakcase_collector.system.uprobes import (
     METHODS,
+    SESSION,
     TRACEFS,
     Attachment,
     Programs,
@@ -39,8 +40,6 @@ from leakcase_collector.system.uprobes import (
     prepare,
 )
 
-#: Inode of the first pid namespace (PROC_PID_INIT_INO of include/linux/proc_ns.h).
-_ROOT_NAMESPACE = 0xEFFFFFFC
 _FRESH_PROGRESS = layout.PROGRESS.pack(0, 0, 0, 0)
 
 
@@ -140,7 +139,7 @@ class AllocationTracer:
         while True:
             try:
                 for group, points in (("frees", self._freeing), ("allocations", self._allocating)):
-                    if points and group not in self._attached:
+                    if group not in self._attached:
                         self._attached[group] = self._attach_group(points)
                 break
             except NotSupported:
@@ -156,7 +155,19 @@ class AllocationTracer:
         assert self._programs is not None and self.method is not None
         if self.method == TRACEFS:
             remove_stale_events()
-        return attach(self.method, self._programs, points, self._pid)
+        wanted = [point for point in points if point not in self.left_out]
+        return attach(self.method, self._programs, wanted, self._pid)
+
+    @property
+    def left_out(self) -> tuple[EntryPoint, ...]:
+        """Points that this method must not watch: C++ functions that may throw.
+
+        An exception cannot pass a watched return; only a session can leave the return of one call
+        alone (it does so where 64 MiB or more are asked for, which may fail).
+        """
+        if self.method == SESSION:
+            return ()
+        return tuple(point for point in self._allocating if point.may_throw)
 
     def arm(
         self,
@@ -205,7 +216,7 @@ class AllocationTracer:
             attachment.close()
 
     def _control(self, *, allocations: bool, frees: bool) -> None:
-        device, inode, process = _process_filter(self._pid)
+        device, inode, process = process_filter(self._pid)
         self._maps["control"].update(
             layout.ZERO,
             layout.CONTROL.pack(
@@ -242,16 +253,20 @@ class AllocationTracer:
                 break
         return found
 
-    def live(self) -> list[LiveBlock]:
-        """Blocks handed out while armed and not given back while watched, in no order."""
-        blocks: dict[int, LiveBlock] = {}
+    def each_live(self) -> Iterator[LiveBlock]:
+        """Blocks handed out while armed and not given back while watched, in no order.
+
+        While the target is watched, one may come twice, or not at all if it is this moment's.
+        """
         for keys, values in self._maps["live"].batches():
             for (address,), (key, size, time_ns, tid, call) in zip(
                 layout.ADDRESS.iter_unpack(keys), layout.BLOCK.iter_unpack(values)
             ):
-                block = LiveBlock(address, key, size, time_ns, tid, layout.CALLS[call])
-                blocks[address] = block
-        return list(blocks.values())
+                yield LiveBlock(address, key, size, time_ns, tid, layout.CALLS[call])
+
+    def live(self) -> list[LiveBlock]:
+        """As `each_live`, each block once."""
+        return list({block.address: block for block in self.each_live()}.values())
 
     def still_live(self, blocks: Iterable[LiveBlock]) -> list[LiveBlock]:
         """Those of `blocks` that were neither given back nor handed out again."""
@@ -325,20 +340,3 @@ class AllocationTracer:
     def __del__(self) -> None:
         with suppress(CollectorError, OSError):
             self.close()
-
-
-def _process_filter(pid: int) -> tuple[int, int, int]:
-    """Device and inode of the pid namespace in which `pid` counts, and the pid the programs see.
-
-    In the first namespace the kernel's own numbers are ours. In another, a program can ask for the
-    number in the caller's own namespace, so it must be ours; else the link's filter has to do.
-    """
-    ours = os.stat("/proc/self/ns/pid")
-    if ours.st_ino == _ROOT_NAMESPACE:
-        return 0, 0, pid
-    with suppress(OSError):
-        theirs = os.stat(f"/proc/{pid}/ns/pid")
-        if (theirs.st_dev, theirs.st_ino) == (ours.st_dev, ours.st_ino):
-            device = os.major(ours.st_dev) << 20 | os.minor(ours.st_dev)
-            return device, ours.st_ino, pid
-    return 0, 0, 0

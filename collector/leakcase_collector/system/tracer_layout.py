@@ -29,6 +29,8 @@ ADDRESS = struct.Struct("<Q")
 ZERO = bytes(4)
 _CODE_RANGES = 64
 _PAGE_WORDS = 1024
+_HIGHEST = (1 << 63) - 1
+_MAY_THROW = 32
 #: Sizes without a limit.
 ANY_SIZE = (1 << 64) - 1
 _REGISTERS = {"x86_64": 17, "aarch64": 33}
@@ -125,15 +127,19 @@ class TracerCounters(NamedTuple):
 
 def cookie(point: EntryPoint) -> int:
     """What alloc.bpf.c has to know of a probe: the call, and where its arguments are."""
-    packed = CALLS.index(point.call)
+    packed = CALLS.index(point.call) | (_MAY_THROW if point.may_throw else 0)
     for index, register in enumerate(point.arguments[:4]):
         packed |= register << 8 + 8 * index
     return packed
 
 
 def pack_code_ranges(ranges: Iterable[tuple[int, int]]) -> bytes:
-    """``struct code_ranges``; where there are too many, the nearest are taken for one."""
-    merged = merge_ranges(ranges, _CODE_RANGES)
+    """``struct code_ranges``; where there are too many, the nearest are taken for one.
+
+    The kernel's page of old system calls, [vsyscall], is left out: the programs compare addresses
+    as signed numbers, and nothing returns there.
+    """
+    merged = merge_ranges((r for r in ranges if r[1] <= _HIGHEST), _CODE_RANGES)
     if not merged:
         return bytes(16 + 16 * _CODE_RANGES + 8 * _PAGE_WORDS)
     pages = bytearray(8 * _PAGE_WORDS)
@@ -141,7 +147,7 @@ def pack_code_ranges(ranges: Iterable[tuple[int, int]]) -> bytes:
         for page in range(start >> 12, min((end + 4095) >> 12, (start >> 12) + 64 * _PAGE_WORDS)):
             pages[page >> 3 & 8 * _PAGE_WORDS - 1] |= 1 << (page & 7)
     lowest = merged[0][0]
-    unused = [(1 << 63) - 1] * (_CODE_RANGES - len(merged))
+    unused = [_HIGHEST] * (_CODE_RANGES - len(merged))
     starts = [start for start, _ in merged] + unused
     ends = [end for _, end in merged] + unused
     numbers = struct.pack(f"<{2 + 2 * _CODE_RANGES}Q", lowest, merged[-1][1] - lowest,
