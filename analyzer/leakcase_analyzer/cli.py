@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from leakcase_analyzer import case_commands, export_command
+from leakcase_analyzer import case_commands, compare_command, export_command
 from leakcase_analyzer.errors import AnalyzerError, UsageProblem
 
 if TYPE_CHECKING:
@@ -149,6 +149,7 @@ def investigate_command(
 
 case_commands.register(app)
 export_command.register(app)
+compare_command.register(app)
 
 
 def _analysis(case: Path) -> Analysis:

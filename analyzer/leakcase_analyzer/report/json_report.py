@@ -22,7 +22,7 @@ SCHEMA = "leakcase-analysis/1"
 
 def json_text(analysis: Analysis) -> str:
     """Strict JSON (no NaN, no infinity), two spaces deep, with a line end."""
-    document = _finite(as_document(analysis))
+    document = finite(as_document(analysis))
     return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -139,6 +139,7 @@ def _heap(analysis: Analysis) -> dict[str, Any] | None:
     change = heap.change
     return {
         "in_use_bytes": heap.in_use_bytes,
+        "error_bytes": heap.error_bytes or None,
         "kept_free_bytes": heap.kept_bytes,
         "returnable_bytes": heap.returnable_bytes,
         "python_kept_free_bytes": heap.python_kept_bytes,
@@ -211,12 +212,12 @@ def _joined(sentences: Iterable[Sentence]) -> str:
     return "; ".join(_text(sentence) for sentence in sentences)
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """JSON has no infinity: what is not finite is not known. Whole numbers lose their ".0"."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     if isinstance(value, float):
         if not math.isfinite(value):
             return None
