@@ -44,6 +44,11 @@ class HeapLook:
         return used_bytes(self.total) + (self.total.mapped_bytes if mapped is None else mapped)
 
     @property
+    def error_bytes(self) -> float:
+        """A bound of the error of `in_use_bytes`; 0 where it was counted."""
+        return (self.total.error_permille or 0) / 1000 * self.total.in_use_bytes
+
+    @property
     def kept_bytes(self) -> int | None:
         """Resident memory that was freed and that malloc keeps; None: not known."""
         return kept_bytes(self.total)

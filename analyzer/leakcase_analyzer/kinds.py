@@ -110,7 +110,7 @@ def _by_books(findings: Sequence[Finding], collected: bool) -> KindFound | None:
             return _managed_growth(managed, managed.change)
     state = first_of_type(findings, HeapState)
     change = None if state is None else state.change
-    if change is None or change.held_bytes < LEAST_GROWTH_BYTES:
+    if change is None or change.held_bytes < LEAST_GROWTH_BYTES or not change.is_certain:
         return None
     if change.in_use_bytes >= MOST_OF_IT * change.held_bytes:
         unsure = types is not None and types.could_hold_all is not False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from leakcase_analyzer.analysis import Analysis, analyze
 from leakcase_analyzer.findings.size_classes import requested
+from leakcase_analyzer.report.heap_tables import heap_line
 from leakcase_analyzer.report.units import render
 from leakcase_bundle import records as kinds
 from tests.analyzer.cases import MIB, Capture, Mapping, as_file, heap_leak
@@ -609,3 +611,39 @@ def test_a_thousand_looks_are_thinned_and_the_ends_stay(answer: Answer) -> None:
     assert len(looks) <= 64
     assert looks[0].seconds == 0 and looks[-1].seconds == pytest.approx(120)
     assert analysis.verdict.status == "leak"
+
+
+# --- heaps that were estimated --------------------------------------------------------------------
+
+
+def estimated(case: Capture, permille: int) -> Capture:
+    case.extra[:] = [
+        replace(one, complete=False, sampled_permille=125, error_permille=permille)
+        if isinstance(one, kinds.HeapCensus)
+        else one
+        for one in case.extra
+    ]
+    return case
+
+
+def test_an_estimated_heap_is_told_with_its_error_and_costs_confidence(answer: Answer) -> None:
+    case = growing()
+    see(case, 0, Heap(in_use=18 * MIB))
+    see(case, 120, Heap(in_use=60 * MIB))
+    counted, part = answer(case), answer(estimated(case, 90))
+    assert (part.verdict.status, part.verdict.kind) == ("leak", counted.verdict.kind)
+    assert part.verdict.confidence < counted.verdict.confidence
+    assert part.heap is not None and part.heap.error_bytes > 0
+    assert "\u2248" in (heap_line(part) or "") and "\u2248" not in (heap_line(counted) or "")
+    assert "too large to be walked" in not_seen(part)
+
+
+def test_an_estimate_that_may_be_wrong_by_much_decides_nothing(answer: Answer) -> None:
+    assert answer(spike_that_is_kept()).verdict.status == "retention"
+    case = spike_that_is_kept()
+    for one in case.extra:
+        if isinstance(one, kinds.HeapCensus):
+            permille = 200 * one.system_bytes // one.in_use_bytes
+    part = answer(estimated(case, permille))
+    assert part.verdict.status != "retention" and part.heap is None
+    assert "may be wrong by" in not_seen(part)

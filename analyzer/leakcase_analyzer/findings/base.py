@@ -111,6 +111,13 @@ class HeapChange:
     kept_bytes: float | None
     held_bytes: float
     """What anonymous memory grew by meanwhile."""
+    error_bytes: float = 0.0
+    """A bound of the error of `in_use_bytes`, where heaps were estimated."""
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether the error is small beside what it would decide."""
+        return self.error_bytes <= 0.25 * max(abs(self.in_use_bytes), abs(self.held_bytes))
 
     @property
     def covers(self) -> bool:
@@ -139,6 +146,8 @@ class HeapState(Finding):
     python_in_use_bytes: float
     arenas: int
     change: HeapChange | None
+    error_bytes: float = 0.0
+    """A bound of the error of `in_use_bytes`, and of `kept_bytes`; 0 where they were counted."""
 
     @property
     def kept_share(self) -> float:

@@ -67,6 +67,7 @@ def blind_heap(evidence: Evidence) -> Iterator[Finding]:
     """Gaps of the probes that read memory, what they had to skip, and what they do not look at."""
     yield from _gaps(evidence)
     yield from _skipped(evidence)
+    yield from _estimated(evidence)
     looks = len(evidence.heap) + len(evidence.python)
     if looks and books_of(evidence).ends is None and len(evidence.python) < 2:
         yield NotSeen(
@@ -142,4 +143,25 @@ def _skipped(evidence: Evidence) -> Iterator[Finding]:
             ),
             effect=say("figures of what is in use are that much too low"),
             weight=1 - max(partial),
+        )
+
+
+def _estimated(evidence: Evidence) -> Iterator[Finding]:
+    """Looks at heaps too large to be walked as a whole."""
+    used = [entry.heap for entry in books_of(evidence).entries if entry.heap is not None]
+    parts = [look for look in used if look.total.sampled_permille is not None]
+    if parts:
+        worst = max(parts, key=lambda look: look.error_bytes / max(1, look.in_use_bytes))
+        error = min(1.0, worst.error_bytes / max(1, worst.in_use_bytes))
+        yield NotSeen(
+            claim=say("all of the heap's blocks"),
+            because=say(
+                "it is too large to be walked as a whole: {share} of it was looked at",
+                share=Share((worst.total.sampled_permille or 0) / 1000),
+            ),
+            effect=say(
+                "what is in use, and how it is made up, is an estimate, right to within {error}",
+                error=Share(error),
+            ),
+            weight=max(0.7, 1 - error),
         )

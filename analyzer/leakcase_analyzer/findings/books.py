@@ -42,6 +42,11 @@ class Entry:
         return native + (0 if self.python is None else self.python.block_bytes)
 
     @property
+    def error_bytes(self) -> float:
+        """A bound of the error of both figures; 0 where malloc's heap was not estimated."""
+        return 0.0 if self.heap is None else self.heap.error_bytes
+
+    @property
     def kept_bytes(self) -> int | None:
         """Freed and kept, by malloc and by pymalloc."""
         native = 0 if self.heap is None else self.heap.kept_bytes
@@ -115,6 +120,8 @@ def _doubt(look: HeapLook, held_bytes: float | None) -> Sentence | None:
             "{share} of its heaps could not be accounted for",
             share=Share(total.skipped_bytes / max(1, total.system_bytes)),
         )
+    if look.error_bytes > MOST_SKIPPED_SHARE * max(1, total.system_bytes):
+        return say("its estimate may be wrong by {error}", error=Size(look.error_bytes))
     resident = total.resident_bytes
     if resident is None or held_bytes is None:
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from leakcase_analyzer.evidence import Evidence
@@ -68,6 +69,7 @@ def _state(books: Books, last: Entry, held: Track | None) -> HeapState:
         python_in_use_bytes=0 if last.python is None else last.python.block_bytes,
         arenas=0 if look is None else look.total.arenas,
         change=change,
+        error_bytes=last.error_bytes,
     )
 
 
@@ -91,6 +93,7 @@ def _change(books: Books, held: Track | None) -> HeapChange | None:
         in_use_bytes=last.in_use_bytes - first.in_use_bytes,
         kept_bytes=kept,
         held_bytes=after - before,
+        error_bytes=math.hypot(first.error_bytes, last.error_bytes),
     )
 
 
@@ -105,13 +108,18 @@ def _beyond_main(look: HeapLook) -> int | None:
 
 def _claim(last: Entry, held_bytes: float | None) -> Sentence:
     used, kept = Size(last.in_use_bytes), last.kept_bytes
+    error = {"error": Size(last.error_bytes)} if last.error_bytes else {}
+    text = "in the heap {used} are in use"
+    if error:
+        text = "in the heap about {used} (\u00b1 {error}) are in use"
     if kept is None:
-        return say("in the heap {used} are in use", used=used)
-    text = "in the heap {used} are in use, and {kept} were freed but are kept"
+        return say(text, used=used, **error)
+    text += ", and {kept} were freed but are kept"
     if not held_bytes:
-        return say(text, used=used, kept=Size(kept))
+        return say(text, used=used, kept=Size(kept), **error)
     share = Share(min(1.0, kept / held_bytes))
-    return say(text + ": {share} of what it holds", used=used, kept=Size(kept), share=share)
+    text += ": {share} of what it holds"
+    return say(text, used=used, kept=Size(kept), share=share, **error)
 
 
 def _parts(last: Entry, returnable: int | None, python_kept: int) -> Iterator[Sentence]:

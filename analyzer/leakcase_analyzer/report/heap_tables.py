@@ -17,6 +17,8 @@ def heap_line(analysis: Analysis) -> str | None:
     if heap is None:
         return None
     parts = [f"in use {size(heap.in_use_bytes)}"]
+    if heap.error_bytes:
+        parts = [f"in use \u2248 {size(heap.in_use_bytes)} (\u00b1 {size(heap.error_bytes)})"]
     if heap.python_in_use_bytes:
         parts[0] += f" ({size(heap.python_in_use_bytes)} of it pymalloc's)"
     if heap.kept_bytes is not None:
