@@ -80,6 +80,7 @@ class Full:
         if window.ended_ns:
             return
         tracer, table = assembly.tracer, assembly.table
+        window.ended_ns = monotonic_ns()
         tracer.stop_allocations()
         self._close()
         window.detach_ns = tracer.detach()
@@ -114,7 +115,6 @@ class Full:
 
     def _close(self) -> None:
         window = self._window
-        window.ended_ns = monotonic_ns()
         window.after = self._assembly.tracer.counters()
         cpu_ns = process_cpu_ns(self._recorder.pid)
         if cpu_ns is not None and window.cpu_before_ns is not None:
