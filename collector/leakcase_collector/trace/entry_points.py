@@ -29,6 +29,7 @@ from leakcase_collector.trace.allocator_functions import (
     own_functions,
     standard_functions,
 )
+from leakcase_collector.trace.hazards import kernel_release, new_may_fail, return_hazard, translator
 from leakcase_collector.trace.linkage_table import tail_jump
 from leakcase_collector.trace.loaded_code import (
     LoadedCode,
@@ -37,7 +38,6 @@ from leakcase_collector.trace.loaded_code import (
     functions_named,
 )
 from leakcase_collector.trace.probe_site import BODY_BYTES, choose_site, machine_of
-from leakcase_collector.trace.return_hazards import kernel_release, new_may_fail, return_hazard
 
 #: What a hit costs where the kernel carries the instruction out by itself, and where it
 #: single-steps: on the machine itself, and in a virtual one, where each trap may leave it.
@@ -91,6 +91,7 @@ class EntryPoints:
         """Fill in the points. NotSupported where allocations cannot be watched at all."""
         with LoadedCode(self._system, self._pid) as code:
             self.allocator = code.allocator
+            self._require_own_execution(code)
             effective = next((found for found in code.order if found.facts.defines_malloc), None)
             if effective is not None:
                 self._require_harmless(effective.elf)
@@ -138,6 +139,15 @@ class EntryPoints:
                     "Its calls stay unseen."
                 )
         return self._files[inode]
+
+    def _require_own_execution(self, code: LoadedCode) -> None:
+        name = translator(module.facts.module.path for module in code.modules)
+        if name is not None:
+            raise NotSupported(
+                f"did not trace the allocations of process {self._pid}: it runs inside {name}, "
+                "which would take a probe for a fault of the program's. Trace it without; all "
+                "else is measured."
+            )
 
     def _require_harmless(self, elf: ElfFile) -> None:
         hazard = return_hazard(self._system, self._pid, self._kernel, elf.machine)

@@ -235,6 +235,19 @@ def test_a_program_without_malloc_is_refused_in_a_sentence(tmp_path: Path) -> No
     assert not [name for name in os.listdir("/proc/self/fd") if _names(name, program)]
 
 
+def test_a_program_inside_valgrind_is_refused_as_a_probe_would_end_it(tmp_path: Path) -> None:
+    if not shutil.which("valgrind"):
+        pytest.skip("valgrind is not installed")
+    program = compiled(tmp_path, "p", SOURCE)
+    with subprocess.Popen(
+        ["valgrind", "-q", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"up\n"
+        with pytest.raises(NotSupported, match="inside Valgrind"), points_of(process.pid):
+            pass
+        process.kill()
+
+
 def _names(descriptor: str, path: str) -> bool:
     try:
         return os.readlink(f"/proc/self/fd/{descriptor}") == path

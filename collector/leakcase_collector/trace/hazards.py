@@ -1,14 +1,27 @@
-"""When watching a function's return would harm the target, on some kernels: then it is not done."""
+"""When watching a function would harm the target: then it is not done."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
+from leakcase_collector.errors import TargetGone
 from leakcase_collector.system.door import System
 
 _RELEASE = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?")
 _UNLIMITED = re.compile(r"^Max (?:address space|data size) +unlimited ", re.MULTILINE)
+
+
+#: Programs that execute a target's code by translating it, by file name: a probe that the kernel
+#: has put into the code is translated too, and ends the target (seen with Valgrind 3.19: SIGTRAP).
+_TRANSLATORS = (
+    ("Valgrind", re.compile(r"/vgpreload_[^/]*$|/valgrind/[^/]*$")),
+    ("DynamoRIO", re.compile(r"/libdynamorio[^/]*$")),
+    ("Pin", re.compile(r"/pinbin$|/libpin[^/]*\.so[^/]*$")),
+    ("QEMU", re.compile(r"/qemu-[a-z0-9_]+(?:-static)?$")),
+    ("an emulator", re.compile(r"/(?:FEXInterpreter|box64|rosetta)$")),
+)
 
 
 class KernelRelease(NamedTuple):
@@ -30,6 +43,15 @@ def kernel_release(system: System) -> KernelRelease:
     return KernelRelease(*numbers)
 
 
+def translator(paths: Iterable[str]) -> str | None:
+    """Inside what a process runs whose program files have these paths; None: on the machine."""
+    for path in paths:
+        for name, pattern in _TRANSLATORS:
+            if pattern.search(path):
+                return name
+    return None
+
+
 def return_hazard(system: System, pid: int, kernel: KernelRelease, machine: str) -> str | None:
     """Why a watched return could end process `pid`, as part of a sentence; None: it cannot."""
     if machine != "x86_64":
@@ -38,12 +60,24 @@ def return_hazard(system: System, pid: int, kernel: KernelRelease, machine: str)
     # Linux 6.11 taught uretprobes the shadow stack (arch/x86/kernel/shstk.c, shstk_push).
     if kernel.version < (6, 11) and re.search(r"^x86_Thread_features:.*\bshstk", status, re.M):
         return "it runs with a shadow stack, which kernels before 6.11 break by watching a return"
-    if _filters_the_return(kernel) and re.search(r"^Seccomp:\s+[12]$", status, re.M):
+    if _filters_the_return(kernel) and _has_filter(system, pid):
         return (
             "it runs under a seccomp filter, and this kernel watches returns by a system call of "
             "the target's own, which such a filter may answer by ending it (mended in Linux 6.14)"
         )
     return None
+
+
+def _has_filter(system: System, pid: int) -> bool:
+    """Whether any thread runs under seccomp: each may have set a filter of its own."""
+    for task in system.list_directory(f"/proc/{pid}/task"):
+        try:
+            status = system.read_text(f"/proc/{pid}/task/{task}/status")
+        except TargetGone:  # that thread has ended
+            continue
+        if re.search(r"^Seccomp:\s+[12]$", status, re.M):
+            return True
+    return False
 
 
 def new_may_fail(system: System, pid: int) -> bool:

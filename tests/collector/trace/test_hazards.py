@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from leakcase_collector.system.door import System
-from leakcase_collector.trace.return_hazards import (
+from leakcase_collector.trace.hazards import (
     KernelRelease,
     kernel_release,
     new_may_fail,
     return_hazard,
+    translator,
 )
 
 STATUS = "Name:\tp\nSeccomp:\t{seccomp}\nx86_Thread_features:\t{features}\n"
@@ -34,7 +35,9 @@ def recorded(
     texts = {
         "sys/kernel/osrelease": release + "\n",
         "sys/vm/overcommit_memory": overcommit + "\n",
-        "7/status": STATUS.format(seccomp=seccomp, features=features),
+        "7/task/7/status": STATUS.format(seccomp=0, features=features),
+        "7/task/9/status": STATUS.format(seccomp=seccomp, features=features),
+        "7/status": STATUS.format(seccomp=0, features=features),
         "7/limits": LIMITS.format(data=data, space=space),
     }
     for name, text in texts.items():
@@ -99,3 +102,20 @@ def test_operator_new_may_fail_where_memory_is_limited(tmp_path: Path) -> None:
     assert new_may_fail(recorded(tmp_path, space="4294967296"), 7)
     assert new_may_fail(recorded(tmp_path, data="1073741824"), 7)
     assert new_may_fail(recorded(tmp_path, overcommit="2"), 7)
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/usr/libexec/valgrind/memcheck-amd64-linux", "Valgrind"),
+        ("/usr/libexec/valgrind/vgpreload_core-amd64-linux.so", "Valgrind"),
+        ("/opt/dr/lib64/release/libdynamorio.so", "DynamoRIO"),
+        ("/usr/bin/qemu-aarch64-static", "QEMU"),
+        ("/usr/bin/valgrind-reader", None),
+        ("/usr/lib/libqemu-ga.so", None),
+    ],
+)
+def test_a_program_whose_code_is_translated_is_told_by_its_files(
+    path: str, name: str | None
+) -> None:
+    assert translator(["/usr/lib/libc.so.6", path]) == name
