@@ -159,6 +159,31 @@ print(json.dumps({
     assert seen["core"] <= 1
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs CAP_SYS_NICE")
+def test_a_hurry_ends_with_the_priority_lowered_again() -> None:
+    code = """
+import json, os
+from leakcase_collector.system.priority import in_a_hurry, yield_to_host
+def now():
+    return os.nice(0), os.sched_getscheduler(0)
+seen = [now()]
+with in_a_hurry():
+    seen.append(now())
+yield_to_host()
+seen.append(now())
+with in_a_hurry():
+    seen.append(now())
+seen.append(now())
+print(json.dumps(seen))
+"""
+    output = subprocess.run(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, timeout=20, check=True
+    ).stdout
+    at_first, idle_hurry, lowered, hurry, at_last = json.loads(output)
+    assert at_first == idle_hurry == hurry
+    assert lowered == at_last == [min(at_first[0] + 10, 19), os.SCHED_BATCH]
+
+
 @pytest.mark.skipif(not os.path.exists("/usr/bin/ionice"), reason="ionice is not installed")
 def test_disk_priority_is_idle_as_ionice_sees_it() -> None:
     code = (
