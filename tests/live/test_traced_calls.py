@@ -111,16 +111,31 @@ def test_each_call_of_another_allocator_is_counted_once(
     assert_known_calls(Counted([program], library(name), method))
 
 
-@pytest.mark.parametrize("name", ["", *PRELOADED])
-def test_each_operator_new_and_delete_is_counted_once(tmp_path: Path, name: str) -> None:
+def compiled_cpp(directory: Path, source: str) -> str:
     if not shutil.which("g++"):
         pytest.skip("g++ is not installed")
-    program = str(tmp_path / "p")
-    source = str(SOURCES / "known_news.cc")
-    subprocess.run(["g++", "-std=c++17", "-O1", "-fno-builtin", "-o", program, source], check=True)
+    program = str(directory / "p")
+    command = ["g++", "-std=c++17", "-O1", "-fno-builtin", "-o", program, str(SOURCES / source)]
+    subprocess.run(command, check=True)
+    return program
+
+
+@pytest.mark.parametrize("name", ["", *PRELOADED])
+def test_each_operator_new_and_delete_is_counted_once(tmp_path: Path, name: str) -> None:
+    program = compiled_cpp(tmp_path, "known_news.cc")
     found = Counted([program], library(name) if name else None, None)
     assert found.counters.allocations == NEWS
     assert found.counters.freed_blocks == DELETES
     assert len(found.kept) == NEWS - DELETES
     own = {block.call for block in found.kept} == {"operator-new"}
     assert own == bool(name)  # the C++ library's own calls malloc
+
+
+@pytest.mark.parametrize("method", [None, "uprobe-multi"], ids=["best", "multi"])
+@pytest.mark.parametrize("name", ["jemalloc", "tcmalloc"])
+def test_an_operator_new_that_fails_still_throws_to_its_caller(
+    tmp_path: Path, name: str, method: str | None
+) -> None:
+    # Were its return watched, the exception would end the program; `Counted` asserts that it
+    # came to its own end. (mimalloc's, written in C, aborts by itself.)
+    Counted([compiled_cpp(tmp_path, "failing_news.cc")], library(name), method)
