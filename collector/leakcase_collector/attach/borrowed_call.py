@@ -45,7 +45,7 @@ _BLOCKED = ((1 << 64) - 1) & ~sum(1 << (number - 1) for number in _OWN_SIGNALS)
 _VECTOR_MASK_AT = 464
 _NAP_SECONDS = 20e-6
 #: How long a call may go on when all other threads run again; a step of the kernel's; a stop.
-_GRACE_NS = 2 * NS_PER_SECOND
+_GRACE_NS = NS_PER_SECOND
 _STEP_NS = NS_PER_SECOND
 
 
@@ -120,7 +120,7 @@ class BorrowedCall:
         self._set(rip=self._syscall_at, rax=number, **dict(zip(names, arguments)))
         for _ in range(2):
             ptrace.resume(self._thread, until_syscall=True)
-            self._await("syscall")
+            self._await_syscall()
         result = ptrace.registers(self._thread)["rax"]
         if result > _NO_SYSCALL - 4095:
             raise NotSupported(
@@ -133,10 +133,22 @@ class BorrowedCall:
         changed = {**self._registers, "orig_rax": _NO_SYSCALL, "eflags": _PLAIN_FLAGS, **values}
         ptrace.set_registers(self._thread, changed)
 
-    def _await(self, kind: str) -> None:
-        found = self._poll(monotonic_ns() + _STEP_NS)
-        if found is None or found.kind != kind:
-            raise CallFailed("a thread of the target did not stop where it should. Try again.")
+    def _await_syscall(self) -> None:
+        """Until it stands at a system call; a stop that was still due, or a signal, comes first."""
+        deadline_ns = monotonic_ns() + _STEP_NS
+        while True:
+            found = self._poll(deadline_ns)
+            if found is None or (found.kind == "signal" and found.number in _OWN_SIGNALS):
+                raise CallFailed("a thread of the target did not stop where it should. Try again.")
+            if found.kind == "syscall":
+                return
+            self._keep_for_later(found)
+            ptrace.resume(self._thread, until_syscall=True)
+
+    def _keep_for_later(self, found: ptrace.Stop) -> None:
+        """A signal that cannot be blocked, or was on its way: it has its turn when all is over."""
+        if found.kind == "signal" and found.number not in _OWN_SIGNALS:
+            self._stopped.threads[self._thread].signal = found.number
 
     def _poll(self, deadline_ns: int) -> Optional[ptrace.Stop]:
         while True:
@@ -160,15 +172,13 @@ class BorrowedCall:
             if found is None:
                 self._overdue(deadline_ns)
                 return
-            if found.kind == "signal" and found.number not in _OWN_SIGNALS:
-                # SIGSTOP: it cannot be blocked, and will have its turn.
-                self._stopped.threads[self._thread].signal = found.number
-            elif found.kind == "signal":
+            if found.kind == "signal" and found.number in _OWN_SIGNALS:
                 raise CallFailed(
                     f"the function was ended by signal {found.number}, and undone: the heap is "
                     "damaged, or not of the kind that it looks like. Do without this source."
                 )
             if found.kind != "syscall":
+                self._keep_for_later(found)
                 continue
             if is_entry:
                 registers = ptrace.registers(self._thread)
@@ -219,7 +229,7 @@ class BorrowedCall:
             values = ptrace.registers(self._thread)
             ptrace.set_registers(self._thread, {**values, "orig_rax": _MUNMAP, **arguments})
             ptrace.resume(self._thread, until_syscall=True)
-            self._await("syscall")
+            self._await_syscall()
         else:
             with suppress(NotSupported):
                 self._syscall(_MUNMAP, *arguments.values())
@@ -234,9 +244,8 @@ class BorrowedCall:
         ptrace.interrupt(self._thread)
         ptrace.resume(self._thread)
         found = self._poll(monotonic_ns() + _STEP_NS)
-        thread = self._stopped.threads[self._thread]
-        if found is not None and found.kind == "signal":
-            thread.signal = found.number
+        if found is not None:
+            self._keep_for_later(found)
         ptrace.set_register_set(self._thread, ptrace.NT_X86_XSTATE, self._vectors)
         ptrace.set_registers(self._thread, self._registers)
         ptrace.set_signal_mask(self._thread, self._mask)

@@ -26,7 +26,7 @@ from leakcase_collector.errors import CollectorError, NotSupported
 from leakcase_collector.system import ptrace
 from leakcase_collector.system.memory import Memory, MemoryMapping
 
-from .machine_code import was_waiting
+from .machine_code import RESTART_SYSCALL, was_waiting
 from .stopping import StoppedProcess, StoppedThread
 
 Span = tuple[int, int]
@@ -41,9 +41,13 @@ WAITING_CALLS = _MASKED_CALLS | {
     7, 23, 34, 43, 44, 45, 46, 47, 61, 65, 69, 70, 73, 208, 220, 232, 247, 288, 299, 307, 426,
 }  # fmt: skip
 #: glibc's malloc reads a file under an arena's lock only, or before the first arena has memory, and
-#: never sleeps for a time: read pread64 readv nanosleep clock_nanosleep.
-GLIBC_WAITING_CALLS = WAITING_CALLS | {0, 17, 19, 35, 230}
-FUTEX = 202
+#: never sleeps for a time: read pread64 readv nanosleep clock_nanosleep, and restart_syscall, which
+#: is one of these two, poll or a futex with a time-out, made again after an earlier stop.
+GLIBC_WAITING_CALLS = WAITING_CALLS | {0, 17, 19, 35, 230, RESTART_SYSCALL}
+#: With it pthread_cond_wait and the like wait (glibc since 2.25); locks are waited for with
+#: FUTEX_WAIT. Nothing in an allocator waits so but jemalloc's background thread, and that holds no
+#: lock meanwhile (background_thread_sleep of its background_thread.c).
+FUTEX, _FUTEX_COMMAND, _FUTEX_WAIT_BITSET = 202, 0x7F, 9
 
 _RED_ZONE_BYTES = 128
 _STACK_LIMIT_BYTES = 1 << 20
@@ -113,8 +117,15 @@ class SafePoint:
         if not was_waiting(registers):
             return False
         number, data = registers["orig_rax"], self._territory.data
-        if number == FUTEX and data is not None:
-            return not any(start <= registers["rdi"] < end for start, end in data)
+        waits_for_condition = registers["rsi"] & _FUTEX_COMMAND == _FUTEX_WAIT_BITSET
+        if number == RESTART_SYSCALL and waits_for_condition:
+            return True  # That futex, or a poll of as many descriptors: both will do.
+        if number == FUTEX and waits_for_condition:
+            return True
+        if number == FUTEX:
+            return data is not None and not any(
+                start <= registers["rdi"] < end for start, end in data
+            )
         return number in self._territory.foreign_calls
 
     def _is_code(self, address: int) -> bool:

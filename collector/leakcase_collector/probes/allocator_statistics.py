@@ -68,7 +68,7 @@ class AllocatorStatisticsProbe(Probe):
         from leakcase_collector.heap.arenas import HeapNotFound, HeapUnsound
 
         try:
-            question = _question(context)
+            question = question_of(context)
             asked = self._ask(context, question)
         except (HeapNotFound, HeapUnsound) as error:
             context.gap(error, error.gap_detail)
@@ -102,7 +102,7 @@ class AllocatorStatisticsProbe(Probe):
         return Asked(**answer)
 
 
-def _question(context: Context) -> Question:
+def question_of(context: Context) -> Question:
     """What to ask of the allocator that malloc() reaches. NotSupported where it cannot be asked."""
     from leakcase_collector.attach.allocators import question_for
 
