@@ -222,7 +222,7 @@ def test_probes_and_reasons_of_the_format_have_words() -> None:
     from leakcase_analyzer.findings.blind_trace import TRACE_PROBES
     from leakcase_bundle.vocabulary import VOCABULARIES
 
-    assert set(PROBES) | set(HEAP_PROBES) | set(TRACE_PROBES) >= VOCABULARIES["probe"]
+    assert set(PROBES) | set(HEAP_PROBES) | set(TRACE_PROBES) == VOCABULARIES["probe"]
     assert set(REASONS) == VOCABULARIES["gap_reason"]
     assert set(LOSSES) == VOCABULARIES["loss"]
 

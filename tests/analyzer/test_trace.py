@@ -11,6 +11,7 @@ import pytest
 from leakcase_analyzer.analysis import Analysis, analyze
 from leakcase_analyzer.findings.suspect import Suspect, Suspects
 from leakcase_analyzer.report.json_report import json_text
+from leakcase_analyzer.report.markdown import markdown_text
 from leakcase_analyzer.report.units import render
 from leakcase_bundle import records as kinds
 from leakcase_bundle.strings import SymbolToken
@@ -372,4 +373,43 @@ def test_an_older_case_has_no_suspects_and_says_why(tmp_path: Path) -> None:
     assert any("which code allocates it" in render(one.claim) for one in analysis.not_seen)
     assert any(
         "--trace bursts --allow read-memory,trace" in render(one.what) for one in analysis.actions
+    )
+
+
+# --- what was watched, and by what ----------------------------------------------------------------
+
+
+def test_the_report_says_how_often_the_allocator_is_called_and_what_watching_all_costs(
+    tmp_path: Path,
+) -> None:
+    case = Traced(growing(), [LEAK, CHURN]).add()
+    case.extra.append(
+        kinds.TraceRates(
+            taken_ns=case.at(4), window_ns=500_000_000, attach="uprobe-session",
+            calls_of=["calloc", "malloc", "free"], calls=[0, 10_000, 9_900], net_blocks=-5,
+            size_from_bytes=[16], size_calls=[10_000], predicted_slowdown_ppm=270_000,
+        )
+    )  # fmt: skip
+    line = "calls a second: malloc 20,000, free 19,800; watching every one would cost 27 % more CPU"
+    assert line in markdown_text(answer(case, tmp_path))
+
+
+def test_a_tool_that_stood_in_is_named_with_what_it_cannot_show(tmp_path: Path) -> None:
+    case = Traced(growing(), [LEAK]).all_traced(10, 60)
+    case.gap("allocation-trace", "not-supported")
+    case.extra.append(kinds.TraceTool(0, "memleak-bpfcc", case.at(10), 60_000_000_000, 7, 3))
+    unseen = [render(one.because) for one in answer(case, tmp_path).not_seen]
+    assert (
+        "the allocations were watched by memleak-bpfcc, which cut off 3 stacks, and lost 7 events"
+        in unseen
+    )
+    effects = [render(one.effect) for one in answer(case, tmp_path).not_seen]
+    assert "another tool was used instead" in effects
+    assert "no function or line can be named" not in effects
+
+
+def test_a_heap_that_grows_with_no_allocation_is_said_to_grow_otherwise(tmp_path: Path) -> None:
+    case = Traced(growing(), [replace(LEAK, each_window=0)]).add()
+    assert "not one allocation was seen: what grows is made otherwise" in reasons(
+        answer(case, tmp_path)
     )

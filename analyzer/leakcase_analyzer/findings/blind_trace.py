@@ -49,6 +49,10 @@ def blind_trace(evidence: Evidence) -> Iterator[Finding]:
     }
     for probe, reason, detail in sorted(found):
         what, effect = TRACE_PROBES[probe]
+        if evidence.tracing.windows:
+            what, effect = "at some times, " + what, "the other times were used"
+            if evidence.tracing.tools:
+                what, effect = "allocations by our own means", "another tool was used instead"
         yield NotSeen(claim=say(what), because=_why(reason, detail), effect=say(effect))
 
 

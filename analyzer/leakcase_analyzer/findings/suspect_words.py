@@ -51,6 +51,11 @@ def claim(
         "span": Span(seconds / max(1, windows)),
         "allocations": Count(allocations, "allocation"),
     }
+    if not allocations:
+        text = (
+            "in {windows} of {span} not one allocation was seen: what grows is made otherwise, or "
+        )
+        return say(text + "between the windows", **watched)
     if not suspects:
         rest = "none of their blocks stayed" if not passing else "all whose blocks stayed let go"
         return say(text + rest + " within {age}", **watched, age=Span(followed_seconds))

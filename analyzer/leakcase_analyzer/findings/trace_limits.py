@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from leakcase_analyzer.findings.base import Finding, NotSeen
 from leakcase_analyzer.findings.suspect import Suspects
-from leakcase_analyzer.sentences import Count, Share, Size, Span, say
+from leakcase_analyzer.sentences import Code, Count, Share, Size, Span, say
 from leakcase_analyzer.trace_looks import Tracing
 
 #: A loss of less than this is not worth a word.
@@ -27,6 +27,7 @@ def trace_limits(tracing: Tracing, found: Suspects) -> Iterator[Finding]:
             because=say("only {span} were traced in all", span=Span(found.window_seconds)),
             effect=say("growth by rare large blocks is not ascribed to code"),
         )
+    yield from _tools(tracing)
     yield from _sizes(tracing)
     yield from _losses(tracing)
     if tracing.dropped:
@@ -34,6 +35,24 @@ def trace_limits(tracing: Tracing, found: Suspects) -> Iterator[Finding]:
             claim=say("{count} of the tracing", count=Count(tracing.dropped, "record")),
             because=say("they do not fit together, or are more than the analyzer keeps"),
             effect=say("what they say is missing here"),
+        )
+
+
+def _tools(tracing: Tracing) -> Iterator[Finding]:
+    for tool in sorted({str(one.tool) for one in tracing.tools}):
+        cut = sum(one.truncated_stacks or 0 for one in tracing.tools if one.tool == tool)
+        lost = sum(one.lost_events or 0 for one in tracing.tools if one.tool == tool)
+        because = "the allocations were watched by {tool}"
+        if cut:
+            because += ", which cut off {cut}"
+        if lost:
+            because += ", and lost {lost}"
+        yield NotSeen(
+            claim=say("all callers, and how long blocks live"),
+            because=say(
+                because, tool=Code(tool), cut=Count(cut, "stack"), lost=Count(lost, "event")
+            ),
+            effect=say("stacks may end early, and a cache looks like a leak"),
         )
 
 

@@ -10,6 +10,7 @@ from leakcase_analyzer.series.survival import Curve
 
 MOST_ROWS = 12
 MOST_FRAMES = 40
+MOST_CALLS = 6
 NO_CODE = "unknown code"
 FATES = {
     "stays": "stays",
@@ -38,6 +39,23 @@ def survival_line(found: Curve) -> str:
 def survival_end(found: Curve) -> str:
     """The share alive at the last age that was looked at."""
     return f"{share(found.last_share)} alive at {span(found.last_age_seconds)}"
+
+
+def calls_line(analysis: Analysis) -> str | None:
+    """How often the allocator is called, and what it would cost to watch every call."""
+    rates = analysis.evidence.tracing.rates
+    if not rates or not rates[-1][1].window_ns:
+        return None
+    last = rates[-1][1]
+    seconds = last.window_ns / 1e9
+    calls = sorted(zip(last.calls, last.calls_of, strict=True), reverse=True)
+    parts = [f"{shortened(call)} {number / seconds:,.0f}" for number, call in calls if number]
+    line = "calls a second: " + (", ".join(parts[:MOST_CALLS]) or "none")
+    if last.predicted_slowdown_ppm is not None:
+        line += (
+            f"; watching every one would cost {share(last.predicted_slowdown_ppm / 1e6)} more CPU"
+        )
+    return line
 
 
 def suspect_rows(analysis: Analysis, style: Style = PLAIN) -> list[tuple[str, ...]]:

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from leakcase_analyzer.analysis import Analysis
 from leakcase_analyzer.report import facts
-from leakcase_analyzer.report.code_tables import stack_lines, suspect_name, suspect_rows
+from leakcase_analyzer.report.code_tables import calls_line, stack_lines, suspect_name, suspect_rows
 from leakcase_analyzer.report.heap_tables import arena_rows, heap_line, size_rows, type_rows
 from leakcase_analyzer.report.raw_data import raw_tables
 from leakcase_analyzer.report.units import Style, confidence, share, size_interval, span
@@ -91,6 +91,7 @@ def _code(analysis: Analysis, page: Page) -> dict[str, Any] | None:
         return None
     return {
         "claim": page.sentence(found.claim),
+        "calls": calls_line(analysis),
         "rows": [
             (Markup(function), Markup(where), *figures)
             for function, where, *figures in suspect_rows(analysis, page.style)
