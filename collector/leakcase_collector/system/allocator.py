@@ -95,10 +95,12 @@ def allocator_facts(elf: ElfFile, module: MappedModule, is_program: bool) -> Mod
     """What the file of `module` says. Constant data is searched only where symbols are silent."""
     is_static = is_program and elf.is_static
     defines_malloc = bool(defined_dynamic_symbols(elf, ("malloc",)))
-    if not is_program and _LOADER.search(module.path) and elf.soname:
-        # glibc's loader had a malloc of its own for start-up until 2.31: nobody else reaches it.
-        defines_malloc = False
     kind = _best(defined_dynamic_symbols(elf, _DYNAMIC), _DYNAMIC)
+    is_loader = not is_program and elf.soname and _LOADER.search(module.path)
+    if is_loader and kind != "musl":
+        # glibc's loader had a malloc of its own for start-up until 2.31: nobody else reaches it.
+        # musl's loader is its C library, and in Alpine Linux it has a soname as well.
+        defines_malloc = False
     evidence = "dynamic-symbol" if is_program or not defines_malloc else "library"
     if kind is None and is_program and not elf.is_stripped:
         found = defined_static_symbols(elf, (*_STATIC, "malloc")).found

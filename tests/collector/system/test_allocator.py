@@ -198,6 +198,22 @@ def test_debian_s_redis_server_uses_jemalloc(tmp_path: Path) -> None:
     assert found[0].version is not None
 
 
+def test_a_loader_s_malloc_serves_callers_only_where_the_loader_is_the_c_library(
+    tmp_path: Path,
+) -> None:
+    """Alpine's musl: the file is the loader, and its soname is what programs need."""
+    source = OWN_ALLOCATOR.replace("mallctl", "{}")
+    for extra, name, soname, serves in (
+        ("__dls3", "ld-musl-x86_64.so.1", "libc.musl-x86_64.so.1", True),
+        ("__rtld", "ld-linux-x86-64.so.2", "ld-linux-x86-64.so.2", False),
+    ):
+        flags = ("-shared", "-fPIC", "-nostdlib", f"-Wl,-soname,{soname}")
+        path = compiled(tmp_path, name, source.replace("{}", extra), flags)
+        module = MappedModule(f"/lib/{name}", 1, 0, 1, 0, False)
+        facts = allocator_facts(ElfFile(BytesReader(Path(path).read_bytes())), module, False)
+        assert facts.defines_malloc == serves
+
+
 def test_a_program_without_any_malloc_has_no_allocator() -> None:
     """As Go's: static, with memory management of its own."""
     elf = ElfFile(BytesReader(TinyElf(kind=2, local=("runtime.mallocgc",)).build()))
