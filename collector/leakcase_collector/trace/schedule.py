@@ -36,9 +36,9 @@ WINDOWS_MAX = 48
 LAST_WINDOW_SHARE = 0.75
 _WINDOW_EVERY_NS = 4 * NS_PER_SECOND
 _START_NS = NS_PER_SECOND
-#: A target that uses little CPU may be charged as if it used this share of a core: for it a loss
-#: is a delay, and at 1 % of this one of a thousandth of the time.
-IDLE_SHARE = 0.1
+#: A target that uses less of a core may be charged as if it used this share: its loss is a delay
+#: then, at 1 % of this one of a four-hundredth of the time.
+IDLE_SHARE = 0.25
 #: Of the whole budget, so much may be spent before the rates are known.
 _CREDIT = 0.34
 #: Of a core, what tracing may cost the collector itself, on average.
