@@ -99,10 +99,11 @@ class EntryPoints:
             for module in code.modules:
                 self._add_all(code, module, own_functions(module.facts.kind or "other"))
             if not (self.watches("malloc") and self.watches("free")):
-                raise NotSupported(
+                raise _refusal(
                     f"cannot watch the allocations of process {self._pid}: no malloc and free "
                     "were found in its files. It is stripped and static, or has memory management "
-                    "of its own, as Go has. Growth of its memory is still measured."
+                    "of its own, as Go has. Growth of its memory is still measured.",
+                    "no-entry-point",
                 )
             for module in code.order:
                 if self._add_all(code, module, mapping_functions()):
@@ -143,18 +144,20 @@ class EntryPoints:
     def _require_own_execution(self, code: LoadedCode) -> None:
         name = translator(module.facts.module.path for module in code.modules)
         if name is not None:
-            raise NotSupported(
+            raise _refusal(
                 f"did not trace the allocations of process {self._pid}: it runs inside {name}, "
                 "which would take a probe for a fault of the program's. Trace it without; all "
-                "else is measured."
+                "else is measured.",
+                "uprobe",
             )
 
     def _require_harmless(self, elf: ElfFile) -> None:
         hazard = return_hazard(self._system, self._pid, self._kernel, elf.machine)
         if hazard is not None:
-            raise NotSupported(
+            raise _refusal(
                 f"did not trace the allocations of process {self._pid}: {hazard}. "
-                "Trace it under a newer kernel; all else is measured."
+                "Trace it under a newer kernel; all else is measured.",
+                "uprobe",
             )
 
     def _add_standard(self, code: LoadedCode, effective: OpenModule) -> None:
@@ -251,7 +254,7 @@ class EntryPoints:
 def find_entry_points(system: System, identity: ProcessIdentity) -> EntryPoints:
     """The places where the allocations of that process can be watched; the caller closes them.
 
-    NotSupported where there are none, or where watching could harm the process.
+    NotSupported, with a `gap_detail`, where there are none or where watching could harm it.
     """
     points = EntryPoints(system, identity.pid)
     try:
@@ -262,6 +265,12 @@ def find_entry_points(system: System, identity: ProcessIdentity) -> EntryPoints:
         points.close()
         raise
     return points
+
+
+def _refusal(sentence: str, gap_detail: str) -> NotSupported:
+    error = NotSupported(sentence)
+    error.gap_detail = gap_detail
+    return error
 
 
 def _address_of(elf: ElfFile, offset: int) -> int:

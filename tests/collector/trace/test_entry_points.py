@@ -132,6 +132,25 @@ def test_functions_of_one_address_are_watched_once(tmp_path: Path) -> None:
         assert Counter(point.call for point in points.points)["aligned-alloc"] == 1
 
 
+def test_an_allocator_inside_the_program_under_its_own_names_is_watched_beside_malloc(
+    tmp_path: Path,
+) -> None:
+    """As in Rust programs with the jemalloc crate."""
+    source = (
+        ALLOCATES
+        + r"""
+    __attribute__((noinline)) void *_rjem_mallocx(unsigned long n, int flags) { return sbrk(n); }
+    __attribute__((noinline)) void _rjem_sdallocx(void *p, unsigned long n, int flags) { sbrk(0); }
+    int _rjem_mallctl(void) { return _rjem_mallocx(1, 0) == 0; }
+    """
+    )
+    with found(compiled(tmp_path, "p", source)) as points:
+        assert points.allocator == "glibc"
+        by_function = {point.function: point.call for point in points.points}
+    assert by_function["_rjem_mallocx"] == "malloc" and by_function["malloc"] == "malloc"
+    assert by_function["_rjem_sdallocx"] == "free"
+
+
 def test_what_nobody_calls_is_not_watched(tmp_path: Path) -> None:
     program = compiled(tmp_path, "p", SOURCE)
     with found(program, env={**os.environ, "LD_PRELOAD": library("jemalloc")}) as points:
@@ -227,11 +246,9 @@ def test_a_program_without_malloc_is_refused_in_a_sentence(tmp_path: Path) -> No
     program = compiled(tmp_path, "p", source, ("-static", "-nostdlib", "-O1"))
     with started([program], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None and process.stdout.readline()
-        with (
-            pytest.raises(NotSupported, match="no malloc and free"),
-            points_of(process.pid),
-        ):
-            pass
+        with pytest.raises(NotSupported, match="no malloc and free") as refusal:
+            points_of(process.pid).__enter__()
+    assert refusal.value.gap_detail == "no-entry-point"
     assert not [name for name in os.listdir("/proc/self/fd") if _names(name, program)]
 
 
