@@ -29,6 +29,7 @@ from leakcase_bundle.records import (
     Loss,
     ManagedClasses,
     ManagedHeap,
+    ManagedNative,
     Mark,
     Module,
     OomKill,
@@ -144,6 +145,7 @@ class Evidence:
     managed: tuple[tuple[float, ManagedHeap], ...] = ()
     """What a runtime with a collector said of its heap, each with its second."""
     managed_classes: tuple[tuple[float, ManagedClasses], ...] = ()
+    managed_native: tuple[tuple[float, ManagedNative], ...] = ()
     tracing: Tracing = Tracing()
     oom_kills: tuple[OomKill, ...] = ()
     gaps: tuple[Gap, ...] = ()

@@ -82,6 +82,7 @@ OF_THE_CAPTURE = (
     kinds.CoreDump,
     kinds.ManagedHeap,
     kinds.ManagedClasses,
+    kinds.ManagedNative,
 )
 
 #: How many records of one kind are kept; a real case holds far fewer.
@@ -194,6 +195,7 @@ class _Gathering:
             unreachable=self._unreachable(window),
             managed=self._timed(kinds.ManagedHeap, window),
             managed_classes=self._timed(kinds.ManagedClasses, window),
+            managed_native=self._timed(kinds.ManagedNative, window),
             tracing=self._trace.tracing(window),
             thread_groups=groups[kinds.ThreadGroup],
             descriptor_groups=groups[kinds.DescriptorGroup],

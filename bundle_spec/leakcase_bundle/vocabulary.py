@@ -19,7 +19,8 @@ VOCABULARIES: dict[str, frozenset[str]] = {
     "probe": _words(
         """identity status stat descriptors threads cgroup host limits settings modules runtime
         regions rollup sockets gpu kernel-log heap-census heap-labels python-types
-        managed-heap reachability allocation-trace allocator-statistics core-dump session"""
+        managed-heap reachability allocation-trace allocator-statistics java-classes
+        core-dump session"""
     ),
     "level": _words("observe read-memory trace attach dump"),
     "answer": _words("yes no"),
@@ -41,6 +42,7 @@ VOCABULARIES: dict[str, frozenset[str]] = {
     ),
     "code": _words("native python jit kernel unknown"),
     "stack_end": _words("root depth copied-bytes no-rule no-module jit unreadable tool"),
+    "trace_watched": _words("allocator python-objects"),
     "attach_method": _words(
         "uprobe-session uprobe-multi uprobe-perf uprobe-tracefs bpftrace memleak-bpfcc"
     ),
@@ -54,8 +56,9 @@ VOCABULARIES: dict[str, frozenset[str]] = {
     "managed_source": _words("hsperfdata vm-structs heap-stats v8-pages"),
     "native_purpose": _words(
         """java-heap class thread code gc compiler internal symbol other shared-class-space arena
-        logging arguments module synchronization safepoint native-memory-tracking metaspace
-        string-deduplication serviceability object-monitors gc-card-set unknown"""
+        arena-chunk logging arguments module synchronization safepoint metaspace
+        native-memory-tracking string-deduplication serviceability object-monitors gc-card-set
+        unknown"""
     ),
     "event": _words(
         "exec exit zombie stopped continued interrupted back-off clock-step target-frozen"

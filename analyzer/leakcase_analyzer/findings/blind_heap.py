@@ -18,6 +18,7 @@ HEAP_PROBES = {
     ),
     "heap-labels": ("what its blocks are", "C++ classes and contents are not named"),
     "python-types": ("its Python objects by type", "the types that grow are not known"),
+    "java-classes": ("Java's objects by class", "the classes that grow are not known"),
     "managed-heap": (
         "how full the heap of its runtime is",
         "growth of its collected heap cannot be told from native memory",
@@ -32,6 +33,13 @@ HEAP_PROBES = {
         "a leak cannot be told from a cache that still fills",
     ),
 }
+#: What is missing where the detail says that the probe's main thing is not.
+OTHER_THINGS = {
+    "native-memory-tracking": (
+        "what its JVM allocated natively for itself",
+        "growth outside of the Java heap is not told by purpose",
+    ),
+}
 #: Why not, where the collector said more than a reason.
 DETAILS = {
     "heap-not-glibc": "its allocator is not glibc's malloc, whose books alone can be read",
@@ -42,6 +50,8 @@ DETAILS = {
     "not-askable": "the allocator has no function that could be called safely in this process",
     "mem": "the kernel refused to open its memory",
     "pagemap": "the kernel does not tell which of its pages are in RAM",
+    "jvm-attach": "its JVM could not be asked",
+    "native-memory-tracking": "its JVM was started without -XX:NativeMemoryTracking=summary",
     "hsperfdata": "its JVM keeps no counters in memory (-XX:-UsePerfData)",
     "go-heap-stats": "the counters of Go's runtime were not found; they are known from 1.19 on",
     "v8-pages": "the pages of V8's heap are not of the form that Node 20 has",
@@ -105,6 +115,7 @@ def _gaps(evidence: Evidence) -> Iterator[Finding]:
     }
     for probe, reason, detail in sorted(found):
         what, effect = HEAP_PROBES[probe]
+        what, effect = OTHER_THINGS.get(detail, (what, effect))
         if looks_of.get(probe):
             what, effect = "at some looks, " + what, "the other looks were used"
         because = _other_allocator(evidence) if detail in NO_GLIBC else None

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from leakcase_analyzer.evidence import Evidence
-from leakcase_analyzer.findings.base import Finding, ObjectTypes, TypeGrowth
+from leakcase_analyzer.findings.base import Finding, ObjectTypes, Observation, TypeGrowth
 from leakcase_analyzer.findings.books import at
 from leakcase_analyzer.findings.tracks import anonymous_and_swap
 from leakcase_analyzer.heap_looks import NOTHING, Amount
@@ -69,6 +69,33 @@ def managed_heap(evidence: Evidence) -> Iterator[Finding]:
     classes = evidence.managed_classes
     if len(classes) > 1:
         yield _types(classes[0][1], classes[-1][1])
+    yield from _native_growth(evidence)
+
+
+def _native_growth(evidence: Evidence) -> Iterator[Finding]:
+    """What of the JVM's own native memory grew most, by purpose."""
+    looks = evidence.managed_native
+    if len(looks) < 2:
+        return
+    first, last = (
+        dict(zip(look.purposes, look.committed_bytes, strict=False))
+        for look in (looks[0][1], looks[-1][1])
+    )
+    grown = {
+        purpose: size - first.get(purpose, 0)
+        for purpose, size in last.items()
+        if purpose != "java-heap"
+    }
+    most = max(grown, key=lambda purpose: grown[purpose], default=None)
+    if most is not None and grown[most] >= LEAST_GROWTH_BYTES:
+        yield Observation(
+            claim=say(
+                "of what the JVM allocates natively for itself, {purpose} grew most, by {size}",
+                purpose=Code(most),
+                size=Size(grown[most]),
+            ),
+            topic="jvm-native-memory",
+        )
 
 
 def _change(evidence: Evidence) -> ManagedChange | None:

@@ -97,6 +97,12 @@ class TraceWindow:
     missed_calls: Optional[int] = says(
         "Calls that the kernel could not hand over (as when too many were under way).", default=None
     )
+    watched: Optional[str] = word(
+        "trace_watched",
+        "Whose blocks: the allocator's, or objects that Python's garbage collector tracks, which "
+        "mostly are too small for it. Windows of the two take turns, each with a rate of its own.",
+        default=None,
+    )
 
 
 @record("trace.sites")

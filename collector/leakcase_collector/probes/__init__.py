@@ -16,6 +16,7 @@ from .heap_census import HeapCensusProbe
 from .heap_labels import HeapLabelsProbe
 from .host import HostProbe
 from .identity import IdentityProbe
+from .java_classes import JavaClassesProbe
 from .kernel_log import KernelLogProbe
 from .limits import LimitsProbe
 from .managed_heap import ManagedHeapProbe
@@ -55,6 +56,7 @@ PROBES: tuple[type[Probe], ...] = (
     ReachabilityProbe,
     AllocationTraceProbe,
     AllocatorStatisticsProbe,
+    JavaClassesProbe,
     CoreDumpProbe,
 )
 
