@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple, Optional
 
 from leakcase_collector.system.elf import ElfError
 from leakcase_collector.unwind.expressions import NoValue, evaluate
-from leakcase_collector.unwind.lookup import Found
+from leakcase_collector.unwind.lookup import Found, Lookup
 from leakcase_collector.unwind.machines import Machine
 from leakcase_collector.unwind.rows import (
     AT_EXPRESSION,
@@ -24,6 +24,8 @@ from leakcase_collector.unwind.rows import (
 
 _WORD = (1 << 64) - 1
 _SAME = Rule(SAME)
+#: A frame that is larger is more likely a wrong guess.
+_FRAME_LIMIT_BYTES = 1 << 20
 
 
 class UnwoundStack(NamedTuple):
@@ -52,6 +54,11 @@ class StackCopy:
         value: int = struct.unpack_from("<Q", self._content, at)[0]
         return value
 
+    def words_from(self, address: int) -> Iterator[int]:
+        """The words at `address` and above, as far as they were copied."""
+        for at in range(max(address - self.start, 0), len(self._content) - 7, 8):
+            yield struct.unpack_from("<Q", self._content, at)[0]
+
 
 class _End(Exception):
     """There is no further frame; the argument is a word of stack_end."""
@@ -61,13 +68,11 @@ _Registers = dict[int, int]
 
 
 class CarefulUnwind:
-    """One unwind. `find` tells the rule for an address and whether a call returns to it."""
+    """One unwind."""
 
-    def __init__(
-        self, machine: Machine, find: Callable[[int, bool], Found], stack: StackCopy
-    ) -> None:
+    def __init__(self, machine: Machine, lookup: Lookup, stack: StackCopy) -> None:
         self._machine = machine
-        self._find = find
+        self._lookup = lookup
         self._stack = stack
         self._before: Optional[Found] = None
         #: All that is above belongs to frames that are still to come.
@@ -97,11 +102,12 @@ class CarefulUnwind:
 
     def _found(self, pc: int, after_call: bool) -> Found:
         """What is known of `pc`, which must be code."""
-        found = self._find(pc, after_call)
+        before = self._before
+        if before is not None and before.is_guess and not self._lookup.may_be_return(pc):
+            raise _End(self._end_of_guess(before))
+        found = self._lookup.find(pc, after_call)
         if not pc or found.end == "no-module":
-            # A guess that leads out of all code was wrong.
-            guessed = self._before is not None and self._before.is_guess and pc
-            raise _End(self._before.end if guessed and self._before else found.end)
+            raise _End(found.end)
         return found
 
     def _caller(self, found: Found, row: Row, state: _Registers, after_call: bool) -> _Registers:
@@ -123,8 +129,17 @@ class CarefulUnwind:
         frame = state.get(self._machine.frame_pointer)
         if self._before is not None and self._before.is_guess and frame == 0:
             raise _End("root")
-        if frame is None or frame < self._below or frame % 8:
-            raise _End(found.end)
+        if frame is None or frame % 8 or not 0 <= frame - self._below < _FRAME_LIMIT_BYTES:
+            raise _End(self._end_of_guess(found))
+
+    def _end_of_guess(self, found: Found) -> str:
+        """Where all that may come is code without tables, none of the program's own is missing.
+
+        So musl's first functions end a stack, which have neither tables nor frame pointers.
+        """
+        above = self._stack.words_from(self._below)
+        is_last = found.end == "no-rule" and not self._lookup.returns_elsewhere(above)
+        return "root" if is_last else found.end
 
     def _apply(self, row: Row, state: _Registers, after_call: bool) -> _Registers:
         machine = self._machine

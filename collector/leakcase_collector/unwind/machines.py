@@ -6,7 +6,7 @@ Procedure Call Standard for the Arm 64-bit Architecture, 6.4.6 (the frame record
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from leakcase_collector.unwind.rows import AT_EXPRESSION, AT_OFFSET, UNDEFINED, Row, Rule
@@ -30,6 +30,7 @@ class Machine(NamedTuple):
     frame_row: Row
     signal_row: Row
     signal_code: bytes
+    ends_with_call: Callable[[bytes], bool]
     core_order: tuple[int, ...]
 
 
@@ -61,6 +62,19 @@ def _signal_row(stack: int, places: dict[int, int], program_counter: int) -> Row
     return Row(-1, 0, address + b"\x06", rules, program_counter, True)
 
 
+def _x86_ends_with_call(code: bytes) -> bool:
+    """call rel32 (e8), or call through register or memory (ff /2), which has 2 to 7 bytes."""
+    if code[-5] == 0xE8:
+        return True
+    return any(code[-size] == 0xFF and code[1 - size] & 0x38 == 0x10 for size in (2, 3, 4, 6, 7))
+
+
+def _arm_ends_with_call(code: bytes) -> bool:
+    """bl, blr, or one of blraa, blrab, blraaz, blrabz, which check a signature."""
+    word = int.from_bytes(code[-4:], "little")
+    return word & 0xFC000000 == 0x94000000 or word & 0xFEFFF000 == 0xD63F0000
+
+
 #: struct ucontext at the stack pointer (arch/x86/include/uapi/asm/sigcontext.h of Linux): r8..r15,
 #: rdi, rsi, rbp, rbx, rdx, rax, rcx, rsp, rip.
 _X86_SAVED = {
@@ -76,6 +90,7 @@ X86_64 = Machine(
     _frame_row(6, 16),
     _signal_row(7, _X86_SAVED, 16),
     bytes.fromhex("48c7c00f0000000f05"),  # mov $15, %rax; syscall
+    _x86_ends_with_call,
     (15, 14, 13, 12, 6, 3, 11, 10, 9, 8, 0, 2, 1, 4, 5, -1, 16, -1, -1, 7),
 )  # fmt: skip
 AARCH64 = Machine(
@@ -84,6 +99,7 @@ AARCH64 = Machine(
     _frame_row(29, 30, unknown=(31,)),
     _signal_row(31, _ARM_SAVED, 32),
     bytes.fromhex("681180d2010000d4"),  # mov x8, #139; svc #0
+    _arm_ends_with_call,
     tuple(range(33)),
 )  # fmt: skip
 MACHINES = {machine.name: machine for machine in (X86_64, AARCH64)}

@@ -91,6 +91,13 @@ class CodeModule:
                 return offset - segment.offset + segment.address
         return None
 
+    def code_at(self, address: int, size: int) -> bytes:
+        """Bytes of the file by its own address; none where they cannot be had."""
+        if self.elf is not None:
+            with suppress(CollectorError):
+                return self.elf.read(self.elf.offset_of(address), size)
+        return b""
+
     def close(self) -> None:
         if self._file is not None:
             self._file.close()

@@ -13,10 +13,12 @@ from collections.abc import Mapping
 from typing import NamedTuple, Optional
 
 from leakcase_collector.unwind.careful import CarefulUnwind, StackCopy, UnwoundStack
-from leakcase_collector.unwind.lookup import Found, find
+from leakcase_collector.unwind.lookup import Found, Lookup
 from leakcase_collector.unwind.machines import MACHINES, Machine
 from leakcase_collector.unwind.modules import CodeModule, CodeModules
 from leakcase_collector.unwind.rows import AT_OFFSET, SAME, UNDEFINED, Row, Rule
+
+__all__ = ["Frame", "UnwoundStack", "Unwinder"]
 
 #: Addresses that are remembered; some 150 bytes each. A server's stacks have a few thousand.
 _REMEMBERED_MAX = 16_384
@@ -57,7 +59,7 @@ class Unwinder:
         self._machine: Machine = MACHINES[machine or platform.machine()]
         self._after_call: dict[int, Step] = {}
         self._interrupted: dict[int, Step] = {}
-        self._found: dict[tuple[int, bool], Found] = {}
+        self._lookup = Lookup(modules, self._machine)
         self._steps: dict[Step, Step] = {}
 
     def refresh(self) -> None:
@@ -66,8 +68,9 @@ class Unwinder:
             self._forget()
 
     def _forget(self) -> None:
-        for cache in (self._after_call, self._interrupted, self._found, self._steps):
+        for cache in (self._after_call, self._interrupted, self._steps):
             cache.clear()
+        self._lookup.forget()
 
     def unwind(
         self,
@@ -99,7 +102,7 @@ class Unwinder:
             if done is not None:
                 return done
         copied = StackCopy(stack_start, stack)
-        return CarefulUnwind(machine, self._find, copied).run(registers, limit, after_call)
+        return CarefulUnwind(machine, self._lookup, copied).run(registers, limit, after_call)
 
     def _fast(
         self,
@@ -142,23 +145,16 @@ class Unwinder:
     def _learn(self, pc: int, known: dict[int, Step]) -> Step:
         if len(known) >= _REMEMBERED_MAX:
             known.clear()
-        step = self._step(self._find(pc, known is self._after_call))
+        step = self._step(self._lookup.find(pc, known is self._after_call))
         known[pc] = step = self._steps.setdefault(step, step)
         return step
-
-    def _find(self, pc: int, after_call: bool) -> Found:
-        found = self._found.get((pc, after_call))
-        if found is None:
-            if len(self._found) >= _REMEMBERED_MAX // 8:
-                self._found.clear()
-            found = find(self._modules, self._machine, pc, after_call)
-            self._found[pc, after_call] = found
-        return found
 
     def _step(self, found: Found) -> Step:
         row = found.row
         if row is None:
             return _OUTERMOST if found.end == "root" else _UNCOMMON
+        if found.is_guess:
+            return _UNCOMMON
         return _common_step(self._machine, row)
 
     def frames(self, stack: UnwoundStack) -> list[Frame]:
