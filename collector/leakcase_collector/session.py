@@ -121,6 +121,8 @@ class Session:
             self._settled()
             end = self._loop(stop)
             decision = self._finish(end)
+            if end == "duration" and stop.is_requested:  # while the last probe was at work
+                end = "interrupted"
         except TargetGone as gone:
             end, error = "target-gone", gone
             self._finish_without_target()

@@ -32,7 +32,7 @@ _STOP_NS, _THREAD_NS = 10 * NS_PER_MS, 200_000
 _CPU_NS_PER_MIB = 700_000
 #: What must be left on the disk: it is others' as well.
 _MARGIN_BYTES, _MARGIN_SHARE = 256 << 20, 20
-_LATE_SECONDS = 5.0
+_LATE_SECONDS = 1.0
 _FIGURE = re.compile(r"^(RssAnon|RssShmem|VmSwap|Threads):\s+(\d+)", re.MULTILINE)
 _AVAILABLE = re.compile(r"^MemAvailable:\s+(\d+) kB$", re.MULTILINE)
 
