@@ -38,6 +38,16 @@ _SELF_POINTER, PERMANENT, _STATISTICS, _COLLECTING = 72, 80, 104, 176
 _STATE_BYTES = 184
 
 
+#: What makes tracked objects (Include/objimpl.h): memory of any type, and three whose freed objects
+#: are kept for the next one, so that it is theirs to say who has it.
+_MAKERS = (
+    "_PyObject_GC_New", "_PyObject_GC_NewVar", "PyType_GenericAlloc",
+    "PyList_New", "PyTuple_New", "PyDict_New",
+)  # fmt: skip
+_MAKERS_NEEDED = 3
+_DELETER = "PyObject_GC_Del"
+
+
 class PythonImage(NamedTuple):
     """Addresses in the target of what the interpreter's file exports; version as it says itself."""
 
@@ -50,6 +60,9 @@ class PythonImage(NamedTuple):
     code_type: int = 0
     text_type: int = 0
     bytes_type: int = 0
+    #: Functions that make objects which the collector tracks, and the one that frees them.
+    makers: tuple[int, ...] = ()
+    deleter: int = 0
 
 
 class Collector(NamedTuple):
@@ -88,14 +101,24 @@ def python_image(
     if runtime is None or type_type is None:
         return None
     bias = load_bias(elf, mappings)
-    others = (dynamic_symbol(elf, f"Py{name}_Type") for name in ("Code", "Unicode", "Bytes"))
+
+    def address_of(name: str) -> int:
+        symbol = dynamic_symbol(elf, name)
+        return 0 if symbol is None else symbol.address + bias
+
+    makers = [address_of(name) for name in _MAKERS]
     return PythonImage(
         path,
         runtime.address + bias,
         runtime.size_bytes,
         type_type.address + bias,
         version,
-        *(symbol.address + bias if symbol is not None else 0 for symbol in others),
+        code_type=address_of("PyCode_Type"),
+        text_type=address_of("PyUnicode_Type"),
+        bytes_type=address_of("PyBytes_Type"),
+        # The first make most kinds: without one of them the books would be false.
+        makers=tuple(filter(None, makers)) if all(makers[:_MAKERS_NEEDED]) else (),
+        deleter=address_of(_DELETER),
     )
 
 

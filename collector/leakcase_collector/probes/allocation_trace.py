@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from itertools import count
 from typing import TYPE_CHECKING, Optional, Union
 
 from leakcase_collector.errors import CollectorError, NotConsented, NotSupported
@@ -43,7 +45,7 @@ class AllocationTraceProbe(Probe):
     def __init__(self) -> None:
         self._options = CaptureOptions()
         self._assembly: Optional[Assembly] = None
-        self._tracing: Optional[Union[Bursts, Full]] = None
+        self._tracing: Sequence[Union[Bursts, Full]] = ()
         self._started_ns = 0
 
     def configure(self, options: CaptureOptions) -> None:
@@ -74,7 +76,6 @@ class AllocationTraceProbe(Probe):
     def _start(self, context: Context) -> None:
         # Only here: a capture that does not trace does without ctypes and its cost.
         from leakcase_collector.trace.assembly import Assembly, limits_of
-        from leakcase_collector.trace.bursts import Bursts
         from leakcase_collector.trace.full import Full
 
         from .heap_labels import ModuleFiles
@@ -98,9 +99,24 @@ class AllocationTraceProbe(Probe):
                 "mem",
             )
         if options.trace == "full":
-            self._tracing = Full(context, assembly, options.max_slowdown)
+            self._tracing = [Full(context, assembly, options.max_slowdown)]
         else:
-            self._tracing = Bursts(context, assembly, self._left_ns(), options.max_slowdown)
+            self._tracing = list(self._bursts(context, assembly))
+
+    def _bursts(self, context: Context, assembly: Assembly) -> Iterator[Bursts]:
+        """One for each kind of blocks; they share what the target may lose."""
+        from leakcase_collector.trace.bursts import Bursts
+
+        watches = [assembly.blocks]
+        try:
+            objects = assembly.objects()
+        except CollectorError as error:
+            context.gap(error, error.gap_detail)
+        else:
+            watches += [] if objects is None else [objects]
+        share, numbers = self._options.max_slowdown / len(watches), count()
+        for watch in watches:
+            yield Bursts(context, assembly, watch, self._left_ns(), share, numbers)
 
     def _python(self, context: Context) -> Optional[PythonStacks]:
         """The interpreter's frames, where there is one and memory may be read."""
@@ -127,12 +143,12 @@ class AllocationTraceProbe(Probe):
         return max(whole_ns - (monotonic_ns() - self._started_ns), NS_PER_SECOND)
 
     def sample(self, context: Context, taken_ns: int) -> None:
-        if self._tracing is not None:
-            self._tracing.step(taken_ns)
+        for one in self._tracing:
+            one.step(taken_ns)
 
     def finish(self, context: Context, taken_ns: int) -> None:
-        if self._tracing is not None:
-            self._tracing.finish()
+        for one in self._tracing:
+            one.finish()
 
     def executed(self, context: Context, taken_ns: int) -> None:
         """Another program: what was known of the old one's blocks and code is void."""
@@ -140,6 +156,6 @@ class AllocationTraceProbe(Probe):
         self._start(context)
 
     def close(self) -> None:
-        assembly, self._assembly, self._tracing = self._assembly, None, None
+        assembly, self._assembly, self._tracing = self._assembly, None, ()
         if assembly is not None:
             assembly.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, ExitStack, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Optional
 
 from leakcase_collector.errors import NotSupported
@@ -16,12 +17,15 @@ from leakcase_collector.system.tracer_layout import TracerLimits
 from leakcase_collector.unwind.modules import CodeModules, Target
 from leakcase_collector.unwind.unwinder import Unwinder
 
+from .blocks import BlockReader
 from .entry_points import find_entry_points
 from .labels import Labels
 from .names import Names
+from .python_objects import ObjectReader, find_object_points, type_names
 from .python_stacks import PythonStacks
 from .schedule import Prices
 from .stacks import StackTable
+from .watch import Watch
 
 if TYPE_CHECKING:
     from leakcase_collector.redact import Redactor
@@ -33,6 +37,8 @@ _RETURN_NS = 1_400
 _WINDOW_NS = 200_000
 
 
+#: Objects are made so often that windows are short: few stacks are new in one.
+_OBJECTS_RING_BYTES = 1 << 20
 #: Of a capture that traces everything.
 _FULL = TracerLimits(live_blocks=524_288, sites=65_536, preallocated=False)
 
@@ -63,11 +69,12 @@ class Assembly:
         self._target = target
         self._may_read = read_file is not None
         self._python = python
+        self._tracers: list[AllocationTracer] = []
         with ExitStack() as opened:
             if python is not None:
                 opened.callback(python.close)
             points = opened.enter_context(find_entry_points(system, identity))
-            self.is_glibc = points.allocator == "glibc"
+            is_glibc = points.allocator == "glibc"
             self.refused = tuple(points.refused)
             self.prices = prices(points.points)
             self.tracer = opened.enter_context(
@@ -79,8 +86,36 @@ class Assembly:
             self._unwinder = Unwinder(self._modules)
             names = Names(system, identity.pid)
             self.table = StackTable(self._unwinder, names, redactor, python)
-            self.labels = None if read_file is None else Labels(read_file)
+            self._read_file, self._points, self._pid = read_file, points, identity.pid
+            self.blocks = self._watch(
+                "allocator", self.tracer, self.prices, partial(BlockReader, is_glibc=is_glibc)
+            )
             self._opened = opened.pop_all()
+
+    def objects(self) -> Optional[Watch]:
+        """To be asked once: for the objects of Python, if there is one that tells of them."""
+        if self._python is None:
+            return None
+        points = find_object_points(self._points, self._python.image)
+        if not points:
+            return None
+        limits = TracerLimits(ring_bytes=_OBJECTS_RING_BYTES)
+        tracer = AllocationTracer(self._pid, points, limits=limits, python=True)
+        self._opened.enter_context(tracer)
+        self._tracers.append(tracer)
+        return self._watch("python-objects", tracer, prices(points), ObjectReader)
+
+    def _watch(
+        self,
+        kind: str,
+        tracer: AllocationTracer,
+        costs: Prices,
+        reader: Callable[[Memory], BlockReader],
+    ) -> Watch:
+        labels = None if self._read_file is None else Labels(self._read_file)
+        image = None if self._python is None else self._python.image
+        names = (lambda memory: None) if image is None else partial(type_names, image=image)
+        return Watch(kind, tracer, costs, reader, labels, names)
 
     @property
     def memory(self) -> Optional[Callable[[], AbstractContextManager[Memory]]]:
@@ -90,10 +125,14 @@ class Assembly:
     def prepare(self) -> None:
         """Before a window: which code is mapped now, and which threads execute Python."""
         self._unwinder.refresh()
-        self.tracer.set_code_ranges(self._modules.executable_ranges())
+        ranges = self._modules.executable_ranges()
+        for tracer in (self.tracer, *self._tracers):
+            tracer.set_code_ranges(ranges)
         if self._python is not None:
             with suppress(NotSupported):  # Its interpreter starts, or is at its end.
-                self.tracer.set_python(*self._python.look())
+                looked = self._python.look()
+                for tracer in (self.tracer, *self._tracers):
+                    tracer.set_python(*looked)
 
     def close(self) -> None:
         """Nothing is left in the target."""

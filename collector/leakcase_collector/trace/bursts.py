@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Optional
 
 from leakcase_collector.errors import CollectorError, OverBudget
@@ -13,7 +14,6 @@ from leakcase_collector.system.clock import (
     process_cpu_ns,
 )
 
-from .blocks import BlockReader
 from .recorder import Recorder
 from .schedule import Schedule
 from .survivors import Cohort, Survivors
@@ -22,6 +22,7 @@ from .window import Window, calls_between, open_window
 
 if TYPE_CHECKING:
     from .assembly import Assembly
+    from .watch import Watch
 
 #: For so long frees are watched after a window whose blocks hold nothing that tells them apart.
 LINGER_NS = NS_PER_SECOND
@@ -36,18 +37,27 @@ class Bursts:
     """Called at each beat of the capture, does what is due."""
 
     def __init__(
-        self, recorder: Recorder, assembly: Assembly, duration_ns: int, share: float
+        self,
+        recorder: Recorder,
+        assembly: Assembly,
+        watch: Watch,
+        duration_ns: int,
+        share: float,
+        numbers: Iterator[int],
     ) -> None:
-        """`duration_ns` is what is left of the capture, `share` what the target may lose."""
+        """`duration_ns` is what is left of the capture, `share` what the target may lose by this;
+        `numbers` of the windows, no two alike."""
         self._recorder = recorder
         self._tools = assembly
+        self._watch = watch
+        self._numbers = numbers
         self._survivors = Survivors()
         self._lingering: Optional[Window] = None
         self._windows = 0
         self._cpu_at_start_ns = process_cpu_ns(recorder.pid) or 0
         self._started_ns = monotonic_ns()
         longest_ns = int(_WINDOW_SHARE * recorder.interval_ns)
-        self._schedule = Schedule(self._started_ns, duration_ns, share, assembly.prices, longest_ns)
+        self._schedule = Schedule(self._started_ns, duration_ns, share, watch.prices, longest_ns)
 
     def step(self, now_ns: int) -> None:
         """At most one of: undo a window, open one, look at what one left.
@@ -59,7 +69,7 @@ class Bursts:
         except CollectorError:
             self._lingering = None
             self._schedule.give_up()
-            self._tools.tracer.detach()
+            self._watch.tracer.detach()
             raise
 
     def _step(self, now_ns: int) -> None:
@@ -75,7 +85,7 @@ class Bursts:
         self._tools.prepare()
         tools = self._tools
         window = open_window(
-            tools.tracer, tools.table, self._windows, plan, self._tools.prices,
+            self._watch.tracer, tools.table, next(self._numbers), plan, self._watch.prices,
             self._recorder.pid,
         )  # fmt: skip
         window.own_cpu_ns = own_cpu_ns() - cpu_ns
@@ -94,8 +104,8 @@ class Bursts:
             self._settle(self._lingering)
         for cohort in self._survivors.cohorts:
             self._look_at(cohort)
-        if self._tools.labels is not None:
-            for record in self._tools.labels.records(self._recorder.redactor):
+        if self._watch.labels is not None:
+            for record in self._watch.labels.records(self._recorder.redactor):
                 self._recorder.emit(record)
         if self._windows <= 1:
             self._recorder.gap(
@@ -131,17 +141,17 @@ class Bursts:
     def _settle(self, window: Window) -> None:
         """Take the fingerprints while frees are watched, then undo all, then drop the dead."""
         self._lingering = None
-        tools, cpu_ns = self._tools, own_cpu_ns()
+        tracer, cpu_ns = self._watch.tracer, own_cpu_ns()
         window.linger_ns = max(monotonic_ns() - window.ended_ns, 0)
         self._follow(window, self._survivors)
         asked_ns = monotonic_ns()
-        tools.tracer.detach()
+        tracer.detach()
         window.detach_ns = monotonic_ns() - asked_ns
-        live = {block.address: block.time_ns for block in tools.tracer.live()}
+        live = {block.address: block.time_ns for block in tracer.live()}
         self._survivors.drop_dead(live)
         followed = self._survivors.addresses()
-        tools.tracer.forget(address for address in live if address not in followed)
-        calls = calls_between(window.before, tools.tracer.counters())
+        tracer.forget(address for address in live if address not in followed)
+        calls = calls_between(window.before, tracer.counters())
         calls["malloc"] = calls.get("malloc", 0) + window.vain_calls
         self._schedule.account(
             monotonic_ns(), window.watched_ns, window.calls(), calls,
@@ -153,19 +163,20 @@ class Bursts:
         if self._tools.memory is None:
             return None
         with self._tools.memory() as memory:
-            reader = BlockReader(memory, self._tools.is_glibc)
+            reader = self._watch.reader(memory)
             return survivors.follow(window.number, window.ended_ns, window.kept, reader)
 
     def _tell(self, window: Window) -> None:
         tools, emit = self._tools, self._recorder.emit
-        attach = tools.tracer.method
+        attach = self._watch.tracer.method
         sites, left_out, lost = sites_record(window, tools.table)
         for record in tools.table.records(sites.stacks):
             emit(record)
         if window.number == 0:
             busy = self._busy(monotonic_ns())
-            emit(rates_record(window, attach, self._tools.prices, busy))
-        emit(window_record(window, attach, "bursts", lost, tools.table.short(sites.stacks)))
+            emit(rates_record(window, attach, self._watch.prices, busy))
+        short = tools.table.short(sites.stacks)
+        emit(window_record(window, attach, "bursts", lost, short, self._watch.kind))
         emit(sites)
         self._recorder.loss("stacks", left_out + lost)
 
@@ -186,9 +197,10 @@ class Bursts:
             return
         with self._tools.memory() as memory:
             taken_ns = monotonic_ns()
-            looks = self._survivors.look(cohort, BlockReader(memory, self._tools.is_glibc))
-            if self._tools.labels is not None:
-                self._tools.labels.look(memory, cohort.followed, taken_ns)
+            looks = self._survivors.look(cohort, self._watch.reader(memory))
+            if self._watch.labels is not None:
+                names = self._watch.type_names(memory)
+                self._watch.labels.look(memory, cohort.followed, taken_ns, names)
         for record in self._tools.table.records(look.stack for look in looks):
             self._recorder.emit(record)
         self._recorder.emit(survival_record(cohort, taken_ns, looks))

@@ -40,7 +40,7 @@ class PythonStacks:
     ) -> None:
         self._system = system
         self._pid = pid
-        self._path = image.path
+        self.image = image
         self._open_memory = open_memory
         self._opened = ExitStack()
         self._interpreter = Interpreter(self._opened.enter_context(open_memory()), image)
@@ -66,7 +66,7 @@ class PythonStacks:
             return list(frames)
 
         def is_evaluating(place: Place) -> bool:
-            return place.path == self._path and evaluates_python(name_of(place))
+            return place.path == self.image.path and evaluates_python(name_of(place))
 
         places = [[_place(frame) for frame in run] for run in runs]
         return interleave(list(frames), is_evaluating, places)

@@ -74,7 +74,12 @@ def kept_by_stack(blocks: Iterable[LiveBlock]) -> tuple[Counter[int], Counter[in
 
 
 def window_record(
-    window: Window, attach: Optional[str], mode: str, lost_stacks: int, short_stacks: int
+    window: Window,
+    attach: Optional[str],
+    mode: str,
+    lost_stacks: int,
+    short_stacks: int,
+    watched: str = "allocator",
 ) -> TraceWindow:
     """The window as a whole."""
     before, after = window.before, window.after
@@ -99,6 +104,7 @@ def window_record(
         lost_stacks=lost_stacks,
         short_stacks=short_stacks,
         missed_calls=after.missed - before.missed,
+        watched=watched,
     )
 
 
