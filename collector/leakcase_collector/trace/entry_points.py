@@ -17,7 +17,6 @@ from leakcase_collector.system.elf_symbols import Symbol
 from leakcase_collector.system.entry_point import EntryPoint
 from leakcase_collector.system.files import TargetFile
 from leakcase_collector.system.identity import ProcessIdentity
-from leakcase_collector.system.memory import parse_mappings
 from leakcase_collector.system.modules import open_program_file, program_files, program_inode
 from leakcase_collector.trace.allocator_functions import (
     ALWAYS,
@@ -37,6 +36,7 @@ from leakcase_collector.trace.loaded_code import (
     code_of,
     functions_named,
 )
+from leakcase_collector.trace.mapped_code import MappedCode
 from leakcase_collector.trace.probe_site import BODY_BYTES, choose_site, machine_of
 
 #: What a hit costs where the kernel carries the instruction out by itself, and where it
@@ -44,6 +44,7 @@ from leakcase_collector.trace.probe_site import BODY_BYTES, choose_site, machine
 EMULATED_NS, STEPPED_NS, STEPPED_VIRTUAL_NS = 1_000, 3_000, 25_000
 #: Of a function whose size nobody knows.
 _UNSIZED_BYTES = 256
+_LONGEST_INSTRUCTION_BYTES = 15
 _FIRST_PROCESSOR_BYTES = 8 * 1024
 
 
@@ -61,12 +62,13 @@ class EntryPoints:
     The caller drops those `points` whose `hit_ns` times their calls is more than it may spend.
     """
 
-    def __init__(self, system: System, pid: int) -> None:
-        self._system, self._pid = system, pid
+    def __init__(self, system: System, identity: ProcessIdentity) -> None:
+        self._system, self._identity, self._pid = system, identity, identity.pid
         self._files: dict[int, tuple[TargetFile, ElfFile]] = {}
         self._taken: set[tuple[int, int]] = set()
+        self._mapped = MappedCode(system, identity)
         self._kernel = kernel_release(system)
-        self._new_may_fail = new_may_fail(system, pid)
+        self._new_may_fail = new_may_fail(system, identity.pid)
         self._stepped_ns = STEPPED_VIRTUAL_NS if _is_virtual(system) else STEPPED_NS
         self.allocator = "other"
         self.points: list[EntryPoint] = []
@@ -74,6 +76,7 @@ class EntryPoints:
 
     def close(self) -> None:
         """The points can no longer be attached; those that are attached stay so."""
+        self._mapped.close()
         for file, _ in self._files.values():
             file.close()
         self._files.clear()
@@ -101,8 +104,9 @@ class EntryPoints:
             if not (self.watches("malloc") and self.watches("free")):
                 raise _refusal(
                     f"cannot watch the allocations of process {self._pid}: no malloc and free "
-                    "were found in its files. It is stripped and static, or has memory management "
-                    "of its own, as Go has. Growth of its memory is still measured.",
+                    "were found in its files as it executes them. It is stripped and static, has "
+                    "memory management of its own as Go has, or something has patched its code. "
+                    "Growth of its memory is still measured.",
                     "no-entry-point",
                 )
             for module in code.order:
@@ -115,16 +119,16 @@ class EntryPoints:
 
         NotSupported where no file is mapped there as code, or no place in it would do.
         """
-        for mapping in parse_mappings(self._system.read_lines(f"/proc/{self._pid}/maps")):
-            if mapping.executable and mapping.start <= address < mapping.end and mapping.inode:
-                file, elf = self._opened(mapping.inode)
-                place = _address_of(elf, address - mapping.start + mapping.offset)
-                function = AllocatorFunction(f"{place:#x}", call)
-                return self._add(file, elf, function, Symbol(place, 0), skipped)
-        raise NotSupported(
-            f"cannot watch the function at {address:#x} of process {self._pid}: no file is mapped "
-            "there as code. Its calls stay unseen."
-        )
+        found = self._mapped.place_of(address)
+        if found is None:
+            raise NotSupported(
+                f"cannot watch the function at {address:#x} of process {self._pid}: no file is "
+                "mapped there as code. Its calls stay unseen."
+            )
+        inode, offset = found
+        file, elf = self._opened(inode)
+        symbol = Symbol(_address_of(elf, offset), 0)
+        return self._add(file, elf, AllocatorFunction(f"{address:#x}", call), symbol, skipped)
 
     def _opened(self, inode: int) -> tuple[TargetFile, ElfFile]:
         if inode not in self._files:
@@ -223,10 +227,10 @@ class EntryPoints:
     ) -> EntryPoint | None:
         if (file.inode, symbol.address) in self._taken:
             return None
-        machine = machine_of(elf.machine)
+        code = code_of(elf, symbol, _UNSIZED_BYTES, BODY_BYTES)
         site = choose_site(
-            machine,
-            code_of(elf, symbol, _UNSIZED_BYTES, BODY_BYTES),
+            machine_of(elf.machine),
+            code,
             symbol.address,
             [number + skipped for number in ARGUMENTS[function.call]],
             returns=function.call not in WITHOUT_RETURN,
@@ -235,6 +239,9 @@ class EntryPoints:
         )
         if site is None:
             raise ElfError(f"no place in {function.symbol} was found where a probe sees every call")
+        before = code[: site.address - symbol.address + _LONGEST_INSTRUCTION_BYTES]
+        if not self._mapped.is_unchanged(file.inode, elf.offset_of(symbol.address), before):
+            raise ElfError(f"{function.symbol} is not executed as it stands in the file")
         self._taken.add((file.inode, symbol.address))
         point = EntryPoint(
             function.call,
@@ -256,7 +263,7 @@ def find_entry_points(system: System, identity: ProcessIdentity) -> EntryPoints:
 
     NotSupported, with a `gap_detail`, where there are none or where watching could harm it.
     """
-    points = EntryPoints(system, identity.pid)
+    points = EntryPoints(system, identity)
     try:
         points.find()
         # What was read by the process's number was its own only if it still lives.

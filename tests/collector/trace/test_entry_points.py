@@ -265,6 +265,52 @@ def test_a_program_inside_valgrind_is_refused_as_a_probe_would_end_it(tmp_path: 
         process.kill()
 
 
+PATCHES = """
+#include <stdint.h>
+#include <string.h>
+#include <sys/mman.h>
+static void *hook(unsigned long n) { return sbrk(n); }
+__attribute__((constructor)) static void patch(void) {
+    uint8_t *at = (uint8_t *)%s, jump[12] = {0x48, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xe0};
+    void *to = hook; memcpy(jump + 2, &to, 8);
+    mprotect((void *)((uintptr_t)at & ~4095ul), 8192, 7); memcpy(at, jump, sizeof jump);
+}
+"""
+
+
+def test_code_that_something_has_patched_in_memory_is_left_alone(tmp_path: Path) -> None:
+    """The kernel would carry out what the file has there, and go on in the midst of the patch."""
+    calloc = compiled(tmp_path, "c", ALLOCATES + PATCHES % "calloc")
+    with found(calloc) as points:
+        assert ("calloc", "no-entry-point") in points.refused
+        assert not points.watches("calloc") and points.watches("malloc")
+    malloc = compiled(tmp_path, "m", ALLOCATES + PATCHES % "malloc")
+    with pytest.raises(NotSupported, match="patched its code"):
+        found(malloc).__enter__()
+
+
+def test_code_that_was_moved_to_other_pages_is_left_alone(tmp_path: Path) -> None:
+    """As programs do that put their code into huge pages: a probe in the file is never hit."""
+    source = (
+        ALLOCATES
+        + """
+    #define _GNU_SOURCE
+    #include <stdint.h>
+    #include <string.h>
+    #include <sys/mman.h>
+    void *mremap(void *, unsigned long, unsigned long, int, ...);
+    __attribute__((constructor)) static void move(void) {
+        uint8_t *page = (uint8_t *)((uintptr_t)calloc & ~4095ul);
+        uint8_t *copy = mmap(0, 4096, 7, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        memcpy(copy, page, 4096); mremap(copy, 4096, 4096, 3, page);
+    }
+    """
+    )
+    with found(compiled(tmp_path, "p", source)) as points:
+        assert ("calloc", "no-entry-point") in points.refused
+        assert points.watches("malloc")
+
+
 def _names(descriptor: str, path: str) -> bool:
     try:
         return os.readlink(f"/proc/self/fd/{descriptor}") == path
