@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from itertools import pairwise
 from typing import Literal, TypeAlias
 
@@ -63,17 +64,27 @@ def basename(path: str) -> str:
 
 def part_of(frame: Frame) -> Part:
     """Whose code a frame is."""
-    if frame.code == "kernel":
+    return _part(frame.code, frame.module, frame.function, frame.file)
+
+
+@lru_cache(maxsize=1 << 14)
+def _part(code: str, module: str | None, function: str | None, file: str | None) -> Part:
+    if code == "kernel":
         return "common"
-    if frame.code == "python":
-        known = frame.file is not None and _COMMON_PYTHON_FILES.match(frame.file)
-        named = frame.file is None and frame.function in _COMMON_PYTHON_FUNCTIONS
+    if code == "python":
+        known = file is not None and _COMMON_PYTHON_FILES.match(file)
+        named = file is None and function in _COMMON_PYTHON_FUNCTIONS
         return "common" if known or named else "own"
-    if frame.module is not None and _COMMON_MODULES.match(basename(frame.module)):
+    if module is not None and _COMMON_MODULES.match(basename(module)):
         return "common"
-    if frame.function is None:
-        return "own" if frame.module is not None or frame.code == "jit" else "common"
-    return "common" if _COMMON_FUNCTIONS.match(frame.function) else "own"
+    if function is None:
+        return "own" if module is not None or code == "jit" else "common"
+    return "common" if _COMMON_FUNCTIONS.match(function) else "own"
+
+
+@lru_cache(maxsize=1 << 14)
+def _may_pass_on(function: str) -> bool:
+    return _WRAPPERS.match(function) is not None
 
 
 def wrappers(stacks: Iterable[Stack]) -> frozenset[Named]:
@@ -81,7 +92,7 @@ def wrappers(stacks: Iterable[Stack]) -> frozenset[Named]:
     callers: dict[Named, set[Named]] = {}
     for stack in stacks:
         for frame, caller in pairwise(stack.frames):
-            if frame.function is not None and _WRAPPERS.match(frame.function):
+            if frame.function is not None and _may_pass_on(frame.function):
                 found = callers.setdefault((frame.module, frame.function), set())
                 if len(found) < _LEAST_CALLERS:
                     found.add((caller.module, caller.function or f"{caller.address}"))
@@ -94,10 +105,14 @@ def responsible(stack: Stack, passing_on: frozenset[Named] = frozenset()) -> Fra
     Those of `passing_on` only where there is no other; else the innermost that has a name, else
     the innermost; None: there is no frame.
     """
-    own = [frame for frame in stack.frames if part_of(frame) == "own"]
-    asking = [one for one in own if (one.module, one.function) not in passing_on]
-    named = [frame for frame in stack.frames if frame.function is not None]
-    return next(iter(asking or own or named or stack.frames), None)
+    first: Frame | None = None
+    for frame in stack.frames:
+        if part_of(frame) == "own":
+            if (frame.module, frame.function) not in passing_on:
+                return frame
+            first = first or frame
+    named = (frame for frame in stack.frames if frame.function is not None)
+    return first or next(named, None) or next(iter(stack.frames), None)
 
 
 def place(frame: Frame) -> str:

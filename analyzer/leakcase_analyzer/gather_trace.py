@@ -34,7 +34,9 @@ MOST_STACKS = 1 << 14
 MOST_DEPTH = 256
 #: Frames of all stacks together.
 MOST_REFERENCES = 1 << 20
-MOST_WINDOWS = 1024
+MOST_WINDOWS = 4096
+#: Looks at the blocks of one window.
+MOST_LOOKS = 32
 #: Rows of all windows together: eight windows of a real capture have some thousands.
 MOST_ROWS = 1 << 18
 MOST_RATES = 256
@@ -133,7 +135,7 @@ class TraceStore:
 
     def _add_survival(self, one: kinds.TraceSurvival) -> None:
         draft = self._draft(one, one.alive, one.alive_bytes, one.dead, one.unknown, one.weak)
-        if draft is not None:
+        if draft is not None and len(draft.looks) < MOST_LOOKS:
             rows = zip(
                 one.stacks, one.alive, one.alive_bytes, one.dead, one.unknown, one.weak, strict=True
             )
@@ -144,7 +146,7 @@ class TraceStore:
         draft = self._draft(
             one, one.blocks, one.bytes_held, one.older_blocks, one.older_bytes, one.allocations
         )
-        if draft is not None:
+        if draft is not None and len(draft.outstanding) < MOST_LOOKS:
             rows = zip(
                 one.stacks, one.blocks, one.bytes_held, one.older_blocks, one.older_bytes,
                 one.allocations, strict=True,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import colorsys
 import zlib
 from collections.abc import Iterator
+from itertools import islice
 
 from markupsafe import escape
 
@@ -28,6 +29,8 @@ TEXT_SIZE = 11.5
 CHARACTER = 6.9
 #: Boxes that are narrower are drawn together, without a name.
 LEAST_WIDTH = 0.6
+#: A screen has no room for more.
+MOST_BOXES = 20_000
 LEAST_TEXT_WIDTH = 30
 #: Hue, spread of hue, saturation and lightness, by whose code it is.
 OWN, PYTHON, COMMON = (18, 22, 0.78, 0.66), (150, 22, 0.42, 0.66), (212, 10, 0.26, 0.82)
@@ -38,7 +41,7 @@ LEGEND = ((OWN, "the program's and its libraries' code"), (PYTHON, "Python code"
 def flame_graph(root: Node, title: str, subtitle: str) -> str:
     """The file's text."""
     height = HEAD + FOOT + ROW * (root.depth + 1)
-    boxes = "\n".join(_boxes(root, height - FOOT - ROW))
+    boxes = "\n".join(islice(_boxes(root, height - FOOT - ROW), MOST_BOXES))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" '
         f'viewBox="0 0 {WIDTH} {height}" font-family="{FONT}" role="img">\n'

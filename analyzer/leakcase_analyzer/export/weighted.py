@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from leakcase_analyzer.analysis import Analysis
 from leakcase_analyzer.errors import UsageProblem
-from leakcase_analyzer.findings.fates import fates
+from leakcase_analyzer.evidence import Evidence
+from leakcase_analyzer.findings.fates import fates_of
 from leakcase_analyzer.trace_looks import Frame, Tracing
 
 
@@ -23,8 +24,7 @@ class Weighted:
 
 def weighted_stacks(analysis: Analysis) -> list[Weighted]:
     """Most of what stayed first. Raises UsageProblem where allocations were not traced."""
-    tracing = analysis.evidence.tracing
-    found = [one for one in _all(tracing) if one.made_blocks or one.stayed_blocks]
+    found = [one for one in _all(analysis.evidence) if one.made_blocks or one.stayed_blocks]
     if not found:
         raise UsageProblem(
             "there is nothing to export: allocations were not traced in this case. Capture with "
@@ -33,14 +33,13 @@ def weighted_stacks(analysis: Analysis) -> list[Weighted]:
     return sorted(found, key=lambda one: (-one.stayed_bytes, -one.made_bytes))
 
 
-def _all(tracing: Tracing) -> list[Weighted]:
+def _all(evidence: Evidence) -> list[Weighted]:
+    tracing = evidence.tracing
     made = _made(tracing)
     stayed: dict[int, tuple[float, float]] = {}
-    for fate in fates(tracing):
-        for batch in fate.batches:
-            size = fate.staying_bytes(batch.stack)
-            blocks = sum(one.alive for one in fate.batches if one.stack == batch.stack)
-            stayed[batch.stack] = (blocks, size)
+    for fate in fates_of(evidence):
+        for stack, one in fate.staying.items():
+            stayed[stack] = (one.blocks, one.size_bytes)
     for window in tracing.windows:
         for stack, held in window.outstanding[-1].rows.items() if window.outstanding else ():
             blocks, size = stayed.get(stack, (0.0, 0.0))

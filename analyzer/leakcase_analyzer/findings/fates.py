@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TypeAlias
 
 from leakcase_analyzer.code_names import responsible, wrappers
+from leakcase_analyzer.evidence import Evidence
 from leakcase_analyzer.series.survival import Cohort, Curve, curve
 from leakcase_analyzer.trace_looks import Alive, Frame, Site, Tracing, Watched
 
@@ -43,9 +45,17 @@ class Batch:
         return self.cohort.looks[-1][1] if self.cohort.looks else self.cohort.size
 
 
+@dataclass(frozen=True, slots=True)
+class Staying:
+    """Blocks that live on, as far as they were followed."""
+
+    blocks: float
+    size_bytes: float
+
+
 @dataclass
 class PlaceFate:
-    """All that is known of one place's blocks."""
+    """All that is known of one place's blocks, when all windows have been added."""
 
     place: Place
     frames: dict[int, Frame | None] = field(default_factory=dict)
@@ -53,27 +63,33 @@ class PlaceFate:
     batches: list[Batch] = field(default_factory=list)
     allocations: int = 0
     freed: int = 0
-    _curve: Curve | None = None
 
-    @property
+    @cached_property
     def curve(self) -> Curve:
         """How long its blocks live."""
-        if self._curve is None:
-            self._curve = curve([batch.cohort for batch in self.batches])
-        return self._curve
+        return curve([batch.cohort for batch in self.batches])
 
-    def staying_bytes(self, stack: int | None = None) -> float:
-        """What is alive at the last age of all: what was followed for less long is scaled down."""
-        return sum(
-            batch.alive_bytes * _later(self.curve, batch.age_seconds)
-            for batch in self.batches
-            if stack is None or batch.stack == stack
-        )
+    @cached_property
+    def staying(self) -> Mapping[int, Staying]:
+        """By stack, what is alive at the last age: what was followed for less long is scaled."""
+        found: dict[int, Staying] = {}
+        for batch in self.batches:
+            later = _later(self.curve, batch.age_seconds)
+            before = found.get(batch.stack, Staying(0.0, 0.0))
+            found[batch.stack] = Staying(
+                before.blocks + batch.alive * later, before.size_bytes + batch.alive_bytes * later
+            )
+        return found
+
+    @property
+    def staying_bytes(self) -> float:
+        """That of all its stacks."""
+        return sum(one.size_bytes for one in self.staying.values())
 
     @property
     def main_stack(self) -> int:
         """The stack of which most stays."""
-        return max(sorted(self.frames), key=self.staying_bytes)
+        return max(sorted(self.staying), key=lambda stack: self.staying[stack].size_bytes)
 
 
 def _later(found: Curve, age_seconds: float) -> float:
@@ -98,8 +114,15 @@ def frames_by_stack(tracing: Tracing, stacks: Iterable[int]) -> Mapping[int, Fra
     return {number: responsible(stack, passing_on) for number, stack in told.items()}
 
 
-def fates(tracing: Tracing) -> list[PlaceFate]:
-    """By place, of all windows of bursts."""
+def fates_of(evidence: Evidence) -> list[PlaceFate]:
+    """By place, of all windows of bursts; computed once."""
+    if "fates" not in evidence.judged:
+        evidence.judged["fates"] = _fates(evidence.tracing)
+    found: list[PlaceFate] = evidence.judged["fates"]
+    return found
+
+
+def _fates(tracing: Tracing) -> list[PlaceFate]:
     windows = [one for one in tracing.windows if not one.outstanding]
     numbers = {stack for one in windows for stack in _stacks(one)}
     frames = frames_by_stack(tracing, numbers)

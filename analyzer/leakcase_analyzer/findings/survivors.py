@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from leakcase_analyzer.evidence import Evidence
 from leakcase_analyzer.findings.base import Finding
-from leakcase_analyzer.findings.fates import PlaceFate, fates
+from leakcase_analyzer.findings.fates import PlaceFate, fates_of
 from leakcase_analyzer.findings.outstanding import outstanding
 from leakcase_analyzer.findings.retention import heap_change
 from leakcase_analyzer.findings.suspect import Basis, Suspect, Suspects
@@ -66,7 +66,7 @@ def _of_bursts(evidence: Evidence, tracing: Tracing, growth: float | None) -> Su
     windows = [one for one in tracing.windows if not one.outstanding]
     if not windows or all(one.total.mode == "full" for one in windows):
         return None
-    found = [fate for fate in fates(tracing) if fate.batches]
+    found = [fate for fate in fates_of(evidence) if fate.batches]
     basis: Basis = "survivors" if any(one.looks for one in windows) else "window"
     states = window_states(evidence, windows)
     staying = {id(fate): _staying(fate) for fate in found}
@@ -104,7 +104,7 @@ def _of_bursts(evidence: Evidence, tracing: Tracing, growth: float | None) -> Su
 
 
 def _staying(fate: PlaceFate) -> float:
-    return 0.0 if fate.curve.pattern == "dies" else fate.staying_bytes()
+    return 0.0 if fate.curve.pattern == "dies" else fate.staying_bytes
 
 
 def _suspect(

@@ -7,6 +7,7 @@ Windows are followed for different times, so the shares come from what was follo
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -101,19 +102,27 @@ def steps(ages: Sequence[float]) -> tuple[float, ...]:
 def curve(cohorts: Sequence[Cohort]) -> Curve:
     """The curve of all cohorts together."""
     ages = steps([age for cohort in cohorts for age, _ in cohort.looks if age > 0])
+    seen: list[dict[int, float]] = [{} for _ in ages]
+    last: list[list[int]] = [[] for _ in ages]
+    for number, cohort in enumerate(cohorts):
+        places = [bisect_right(ages, age) - 1 for age, _ in cohort.looks]
+        for place, (_, left) in zip(places, cohort.looks, strict=True):
+            if place >= 0:
+                seen[place][number] = left
+        if places and max(places) >= 0:
+            last[max(places)].append(number)
+    alive = {n: cohorts[n].size for at in last for n in at}
+    total, share = math.fsum(alive.values()), 1.0
     shares, followed = [], []
-    share = 1.0
-    alive = [cohort.size for cohort in cohorts]
-    for age in ages:
-        before = now = 0.0
-        for place, cohort in enumerate(cohorts):
-            if not cohort.looks or cohort.looks[-1][0] < age:
-                continue  # no longer followed at this age
-            seen = [n for at, n in cohort.looks if age <= at <= age * SAME_AGE]
-            after = min(alive[place], seen[-1]) if seen else alive[place]
-            before, now = before + alive[place], now + after
-            alive[place] = after
-        share *= now / before if before else 0.0
+    for place in range(len(ages)):
+        before = total
+        for number, left in seen[place].items():
+            left = min(left, alive[number])
+            total += left - alive[number]
+            alive[number] = left
+        share *= max(0.0, total) / before if before > 0 else 0.0
         shares.append(share)
-        followed.append(before)
+        followed.append(max(0.0, before))
+        # From here on these are not followed any more, and say nothing of later ages.
+        total -= math.fsum(alive[number] for number in last[place])
     return Curve(ages, tuple(shares), tuple(followed))
