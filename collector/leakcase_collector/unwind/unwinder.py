@@ -60,6 +60,7 @@ class Unwinder:
         self._after_call: dict[int, Step] = {}
         self._interrupted: dict[int, Step] = {}
         self._lookup = Lookup(modules, self._machine)
+        self._frames: dict[tuple[int, bool], Frame] = {}
         self._steps: dict[Step, Step] = {}
 
     def refresh(self) -> None:
@@ -68,7 +69,7 @@ class Unwinder:
             self._forget()
 
     def _forget(self) -> None:
-        for cache in (self._after_call, self._interrupted, self._steps):
+        for cache in (self._after_call, self._interrupted, self._steps, self._frames):
             cache.clear()
         self._lookup.forget()
 
@@ -159,16 +160,18 @@ class Unwinder:
 
     def frames(self, stack: UnwoundStack) -> list[Frame]:
         """Where each place of `stack` is, as the modules are mapped now."""
-        frames = []
-        for index, pc in enumerate(stack.pcs):
-            after_call = index not in stack.exact
-            place = self._modules.place(pc - 1 if after_call else pc)
-            module = None if place is None else place.module
-            address = pc
-            if place is not None and place.address is not None:
-                address = place.address + (1 if after_call else 0)
-            frames.append(Frame(pc, module, address, after_call))
-        return frames
+        return [self._frame(pc, index not in stack.exact) for index, pc in enumerate(stack.pcs)]
+
+    def _frame(self, pc: int, after_call: bool) -> Frame:
+        known = self._frames.get((pc, after_call))
+        if known is None:
+            if len(self._frames) >= _REMEMBERED_MAX // 2:
+                self._frames.clear()
+            back = 1 if after_call else 0
+            module, address = self._modules.place(pc - back) or (None, None)
+            known = Frame(pc, module, pc if address is None else address + back, after_call)
+            self._frames[pc, after_call] = known
+        return known
 
 
 def _common_step(machine: Machine, row: Row) -> Step:
