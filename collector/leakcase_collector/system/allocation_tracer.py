@@ -61,6 +61,10 @@ class AllocationTracer:
         python: bool = False,
     ) -> None:
         started_ns = time.monotonic_ns()
+        self._maps: dict[str, BpfMap] = {}
+        self._programs: Optional[Programs] = None
+        self._ring: Optional[RingReader] = None
+        self._attached: dict[str, Attachment] = {}
         self._pid = pid
         self._limits = limits._replace(ring_bytes=ring_size(limits.ring_bytes))
         unknown = {point.call for point in points} - set(layout.CALLS)
@@ -74,10 +78,6 @@ class AllocationTracer:
             )
         self._freeing = [p for p in points if p.call in layout.FREES + layout.MOVES]
         self._allocating = [p for p in points if p.call not in layout.FREES + layout.MOVES]
-        self._maps: dict[str, BpfMap] = {}
-        self._programs: Optional[Programs] = None
-        self._ring: Optional[RingReader] = None
-        self._attached: dict[str, Attachment] = {}
         self._generation = 0
         self._python_threads: set[int] = set()
         self._sizes = (0, layout.ANY_SIZE)
@@ -112,10 +112,12 @@ class AllocationTracer:
         self._ring = RingReader(self._maps["samples"].fd, self._limits.ring_bytes)
         self._choose()
 
-    def _choose(self) -> None:
-        """Take the first of the methods whose programs this kernel loads."""
+    def _choose(self, refusal: Optional[CollectorError] = None) -> None:
+        """Take the first of the methods left whose programs this kernel loads.
+
+        Where there is none, what was refused first is told: of the way that should have worked.
+        """
         assert self._programs is not None
-        refusal: Optional[CollectorError] = None
         while self._candidates:
             try:
                 prepare(self._candidates[0], self._programs)
@@ -136,18 +138,18 @@ class AllocationTracer:
         First what gives back: the other way round, blocks freed in between would seem to stay.
         """
         started_ns = time.monotonic_ns()
+        refusal: Optional[CollectorError] = None
         while True:
             try:
                 for group, points in (("frees", self._freeing), ("allocations", self._allocating)):
                     if group not in self._attached:
                         self._attached[group] = self._attach_group(points)
                 break
-            except NotSupported:
+            except NotSupported as error:
+                refusal = refusal or error
                 self._detach_all()
                 self._candidates.pop(0)
-                if not self._candidates:
-                    raise
-                self._choose()
+                self._choose(refusal)
         self.attach_ns = time.monotonic_ns() - started_ns
         return self.attach_ns
 

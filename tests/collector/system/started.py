@@ -71,14 +71,23 @@ def is_running(pid: int) -> bool:
 
 def as_nobody(function: Callable[[], Any]) -> Any:
     """The result of `function` (or the exception it raised) in a forked child that is no root."""
+
+    def run() -> Any:
+        os.setgroups([])
+        os.setresgid(NOBODY, NOBODY, NOBODY)
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+        return function()
+
+    return in_fork(run)
+
+
+def in_fork(function: Callable[[], Any]) -> Any:
+    """The result of `function`, or the exception it raised, in a forked child."""
     read_fd, write_fd = os.pipe()
     pid = os.fork()
     if pid == 0:
         signal.alarm(10)
         try:
-            os.setgroups([])
-            os.setresgid(NOBODY, NOBODY, NOBODY)
-            os.setresuid(NOBODY, NOBODY, NOBODY)
             try:
                 answer: Any = function()
             except Exception as error:  # noqa: BLE001  (it is handed to the parent)
