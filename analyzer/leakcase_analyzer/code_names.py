@@ -28,6 +28,7 @@ _COMMON_MODULES = re.compile(
 _COMMON_FUNCTIONS = re.compile(
     r"(?:(?:std|__gnu_cxx|__cxxabiv1|core|alloc|hashbrown|runtime|runtime/cgo)(?:::|\.)"
     r"|<(?:std|core|alloc)::|<\S+ as (?:std|core|alloc)::"
+    r"|(?:_start|__libc_start\w*|start_thread|__?clone3?|clone3?)\Z"
     r"|operator (?:new|delete)|__rust_|__rustc|__rdl_|rust_|_cgo_|crosscall|_PyEval_|PyObject_"
     r"|(?:(?:__libc_|__libc_m|je_|jemalloc_|tc_|tcm|mi_|_mi_|_rjem_je_|__interceptor_|__)?"
     r"(?:malloc|calloc|realloc|reallocarray|memalign|aligned_alloc|posix_memalign|valloc|pvalloc"

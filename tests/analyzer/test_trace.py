@@ -151,6 +151,14 @@ def test_a_cache_that_takes_in_far_more_than_the_heap_grows_by_must_let_go_later
     assert analysis.code.suspects[0].confidence < 0.5
 
 
+def test_a_leak_of_which_no_block_was_caught_is_less_sure(tmp_path: Path) -> None:
+    caught = answer(Traced(growing(), [LEAK, CHURN]).add(), tmp_path).verdict
+    missed = answer(Traced(growing(), [replace(CACHE, life=20), CHURN]).add(), tmp_path)
+    assert missed.verdict.status == "leak"
+    assert missed.verdict.confidence < caught.confidence - 0.1
+    assert "it is kept for a while, as in a cache, and is not what grows" in reasons(missed)
+
+
 def test_where_the_heap_does_not_grow_nobody_is_said_to_leak(tmp_path: Path) -> None:
     analysis = answer(Traced(watched(Capture()), [CACHE, CHURN]).add(), tmp_path)
     assert analysis.verdict.status == "stable"

@@ -10,6 +10,7 @@ import colorsys
 import zlib
 from collections.abc import Iterator
 from itertools import islice
+from typing import TypeAlias
 
 from markupsafe import escape
 
@@ -32,6 +33,7 @@ LEAST_WIDTH = 0.6
 #: A screen has no room for more.
 MOST_BOXES = 20_000
 LEAST_TEXT_WIDTH = 30
+Kind: TypeAlias = tuple[int, int, float, float]
 #: Hue, spread of hue, saturation and lightness, by whose code it is.
 OWN, PYTHON, COMMON = (18, 22, 0.78, 0.66), (150, 22, 0.42, 0.66), (212, 10, 0.26, 0.82)
 LEGEND = ((OWN, "the program's and its libraries' code"), (PYTHON, "Python code"),
@@ -42,6 +44,7 @@ def flame_graph(root: Node, title: str, subtitle: str) -> str:
     """The file's text."""
     height = HEAD + FOOT + ROW * (root.depth + 1)
     boxes = "\n".join(islice(_boxes(root, height - FOOT - ROW), MOST_BOXES))
+    kinds = _kinds(root)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" '
         f'viewBox="0 0 {WIDTH} {height}" font-family="{FONT}" role="img">\n'
@@ -50,7 +53,7 @@ def flame_graph(root: Node, title: str, subtitle: str) -> str:
         f'<text x="{MARGIN}" y="28" font-size="17" font-weight="600" fill="#1c2024">'
         f"{escape(title)}</text>\n"
         f'<text x="{MARGIN}" y="48" font-size="12.5" fill="#60646c">{escape(subtitle)}</text>\n'
-        f"{boxes}\n{_legend(height)}</svg>\n"
+        f"{boxes}\n{_legend(kinds, height)}</svg>\n"
     )
 
 
@@ -104,11 +107,16 @@ def _fitting(name: str, width: float) -> str:
 def _colour(frame: Frame | None) -> str:
     if frame is None:
         return "#e4e6ea"
-    kind = COMMON if part_of(frame) == "common" else PYTHON if frame.code == "python" else OWN
-    return _shade(kind, zlib.crc32(place(frame).encode("utf-8", "replace")) % 100 / 100)
+    return _shade(_kind(frame), zlib.crc32(place(frame).encode("utf-8", "replace")) % 100 / 100)
 
 
-def _shade(kind: tuple[int, int, float, float], place_in_it: float) -> str:
+def _kind(frame: Frame) -> Kind:
+    if part_of(frame) == "common":
+        return COMMON
+    return PYTHON if frame.code == "python" else OWN
+
+
+def _shade(kind: Kind, place_in_it: float) -> str:
     """The same name has the same colour in every graph."""
     hue, spread, saturation, lightness = kind
     red, green, blue = colorsys.hls_to_rgb(
@@ -117,9 +125,17 @@ def _shade(kind: tuple[int, int, float, float], place_in_it: float) -> str:
     return f"#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x}"
 
 
-def _legend(height: float) -> str:
+def _kinds(root: Node) -> set[Kind]:
+    """Whose code is drawn at all."""
+    found, level = set(), [root]
+    while level := [callee for node in level for callee in node.callees.values()]:
+        found |= {_kind(node.frame) for node in level if node.frame is not None}
+    return found
+
+
+def _legend(kinds: set[Kind], height: float) -> str:
     x, y, drawn = MARGIN, height - 12, ""
-    for kind, words in LEGEND:
+    for kind, words in ((kind, words) for kind, words in LEGEND if kind in kinds):
         colour = _shade(kind, 0.5)
         drawn += (
             f'<rect x="{x}" y="{y - 10}" width="12" height="12" rx="2.5" fill="{colour}"/>'

@@ -12,6 +12,8 @@ from leakcase_analyzer.trace_looks import Tracing
 #: A loss of less than this is not worth a word.
 WORTH_SHARE = 0.005
 SHORT_SHARE = 0.05
+#: A leak of which not one block was caught is less sure than one that is only not named.
+NOTHING_STAYED = 0.85
 
 
 def trace_limits(tracing: Tracing, found: Suspects) -> Iterator[Finding]:
@@ -26,6 +28,16 @@ def trace_limits(tracing: Tracing, found: Suspects) -> Iterator[Finding]:
             claim=say("what is allocated seldom, as a table that doubles"),
             because=say("only {span} were traced in all", span=Span(found.window_seconds)),
             effect=say("growth by rare large blocks is not ascribed to code"),
+        )
+    if found.basis == "survivors" and not found.suspects and found.growth_per_second:
+        yield NotSeen(
+            claim=say("who allocates what grows"),
+            because=say(
+                "all blocks that were followed were freed within {age}",
+                age=Span(found.followed_seconds),
+            ),
+            effect=say("it grows by what is allocated seldom, or is a cache that fills"),
+            weight=NOTHING_STAYED,
         )
     yield from _tools(tracing)
     yield from _sizes(tracing)

@@ -31,9 +31,18 @@ def rate_of(one: Suspect) -> str:
 
 
 def survival_line(found: Curve) -> str:
-    """The shares alive at each age that was looked at."""
-    steps = zip(found.ages_seconds, found.alive_shares, strict=True)
-    return ", ".join(f"{share(alive)} at {span(age)}" for age, alive in steps)
+    """The shares alive at the first age that was looked at, at the last, and where they fall."""
+    steps = [
+        (share(alive), span(age))
+        for age, alive in zip(found.ages_seconds, found.alive_shares, strict=True)
+    ]
+    last = len(steps) - 1
+    shown = [
+        step
+        for place, step in enumerate(steps)
+        if place in (0, last) or step[0] != steps[place - 1][0]
+    ]
+    return ", ".join(f"{alive} at {age}" for alive, age in shown)
 
 
 def survival_end(found: Curve) -> str:

@@ -103,7 +103,8 @@ def survival_chart(living: Sequence[Living]) -> Markup | None:
     if not (0 < end < math.inf):
         return None
     drawn: list[str] = []
-    for place, one in enumerate(curves):
+    # The first is drawn last: of lines on top of each other it is the one to see.
+    for place, one in reversed(tuple(enumerate(curves))):
         points = [(0.0, 1.0), *zip(one.curve.ages_seconds, one.curve.alive_shares, strict=True)]
         line = " ".join(
             f"{_x(age / end):.1f},{_y(min(1.0, max(0.0, share))):.1f}" for age, share in points
