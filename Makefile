@@ -10,11 +10,12 @@ export SOURCE_DATE_EPOCH ?= 1704067200
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # Which tests to run and by how many workers (many only wait for a process that they watch);
-# arguments of the measurements; how many captures `soak` kills.
+# arguments of the measurements; how many captures `soak` kills, and how often it attaches a tracer.
 TESTS :=
 WORKERS := 3
 ARGS :=
 KILLS := 200
+CYCLES := 1000
 
 COLLECTOR_SIDE := bundle_spec/leakcase_bundle collector/leakcase_collector
 SCRIPTS := $(wildcard bundle_spec/*.py packaging/*.py bench/*.py)
@@ -68,8 +69,9 @@ fuzz: $(VENV)/tools.stamp ## feed the reader 100,000 hostile inputs
 accuracy: $(VENV)/tools.stamp ## judge growth on many runs of programs with known truth
 	$(PY) bench/accuracy.py $(ARGS)
 
-soak: $(VENV)/tools.stamp ## kill 200 captures at random moments and read what they left
-	LEAKCASE_KILLS=$(KILLS) $(PY) -m pytest tests/live/test_killed.py
+soak: $(VENV)/tools.stamp ## kill 200 captures and read what they left; attach a tracer 1,000 times
+	LEAKCASE_KILLS=$(KILLS) LEAKCASE_CYCLES=$(CYCLES) $(PY) -m pytest \
+	    tests/live/test_killed.py tests/live/test_tracer_soak.py
 
 clean: ## remove what was built; .venv stays
 	rm -rf build dist samples/build .pytest_cache .mypy_cache .ruff_cache .hypothesis
