@@ -8,6 +8,7 @@ from leakcase_analyzer.evidence import Evidence, RegionKey, RegionSize
 from leakcase_analyzer.findings.books import Entry, at
 from leakcase_analyzer.findings.mapped_extent import FILE_KINDS
 from leakcase_analyzer.findings.tracks import anonymous_and_swap, books_of
+from leakcase_analyzer.heap_looks import HeapLook, PythonLook
 from leakcase_analyzer.kinds import STACK_KINDS
 
 #: A look speaks for the end of the window where memory has changed by no more than this since.
@@ -50,6 +51,7 @@ def split(evidence: Evidence) -> MemorySplit:
     look = _last_look(evidence)
     heap = None if look is None else look.heap
     python = None if look is None else look.python
+    told = None if look is None else look.told
     kept = None if look is None else look.kept_bytes
     parts = {
         "mapped_file_bytes": status.last("rss_file_bytes"),
@@ -62,7 +64,9 @@ def split(evidence: Evidence) -> MemorySplit:
     }
     if python is None:
         parts["runtime_bytes"] = _managed(evidence)
-    if heap is None:
+    if told is not None:
+        parts["live_heap_bytes"] = float(told.in_use_bytes)
+    elif heap is None:
         parts["allocator_bytes"] = _allocator(evidence)
     rest = None if resident is None else _cut_to(resident, parts, _private_copies(evidence))
     return MemorySplit(
@@ -97,6 +101,17 @@ def _last_look(evidence: Evidence) -> Entry | None:
     """The last look into the heap, where it is still true at the end."""
     last = books_of(evidence).last
     return last if last is not None and _is_still_true(evidence, last.seconds) else None
+
+
+def _last_pools(evidence: Evidence) -> PythonLook | None:
+    """pymalloc's books of the last moment at which they were read, however far from malloc's."""
+    looks = [look for look in evidence.python if look.has_pools]
+    return looks[-1] if looks and _is_still_true(evidence, looks[-1].seconds) else None
+
+
+def _kept(heap: HeapLook | None, python: PythonLook | None) -> int | None:
+    known = [look.kept_bytes for look in (heap, python) if look is not None]
+    return None if not known or None in known else sum(size or 0 for size in known)
 
 
 def _is_still_true(evidence: Evidence, seconds: float) -> bool:
