@@ -143,6 +143,8 @@ class CarefulUnwind:
 
     def _apply(self, row: Row, state: _Registers, after_call: bool) -> _Registers:
         machine = self._machine
+        if row.rules.get(row.return_register, _SAME).kind == UNDEFINED:
+            raise _End("root")
         cfa = self._cfa(row, state)
         caller = dict(state)
         for register, rule in row.rules.items():
@@ -172,8 +174,6 @@ class CarefulUnwind:
 
     def _return_address(self, row: Row, cfa: int, state: _Registers, after_call: bool) -> int:
         rule = row.rules.get(row.return_register, _SAME)
-        if rule.kind == UNDEFINED:
-            raise _End("root")
         if rule.kind == SAME and after_call:
             # It has called since, so that its own return address is in no register any more.
             raise NoValue

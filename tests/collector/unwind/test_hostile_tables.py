@@ -15,17 +15,15 @@ from hypothesis import strategies as st
 
 from leakcase_bundle.vocabulary import is_word
 from leakcase_collector.system.elf import PF_X, PT_LOAD, ElfError, ElfFile
-from leakcase_collector.system.memory import PAGE_BYTES, MemoryMapping
-from leakcase_collector.system.modules import MappedModule
 from leakcase_collector.unwind.careful import StackCopy
 from leakcase_collector.unwind.expressions import NoValue, evaluate
 from leakcase_collector.unwind.modules import CodeModules
 from leakcase_collector.unwind.unwinder import Unwinder
 from tests.collector.system.elf_builder import BytesReader
+from tests.collector.unwind.targets import BASE, OneFile
 
 #: A small library of which each Linux has one, with an index, expressions and signal frames.
 LIBRARY = "/lib64/ld-linux-x86-64.so.2"
-BASE = 0x7F0000000000
 STACK = 0x7FFF00000000
 pytestmark = pytest.mark.skipif(not Path(LIBRARY).exists(), reason="no such library here")
 
@@ -42,40 +40,6 @@ def tables() -> tuple[int, int]:
     sections = [elf.section(name) for name in (".eh_frame_hdr", ".eh_frame")]
     bounds = [(s.offset, s.offset + s.size_bytes) for s in sections if s is not None]
     return min(low for low, _ in bounds), max(high for _, high in bounds)
-
-
-class OpenFile(BytesReader):
-    """A file in memory that can be closed, and can be cut off while it is read."""
-
-    reads_left = 1 << 30
-
-    def read_at(self, offset: int, size: int) -> bytes:
-        self.reads_left -= 1
-        return super().read_at(offset, size if self.reads_left > 0 else size // 2)
-
-    def close(self) -> None:
-        """Nothing is held."""
-
-
-class OneFile:
-    """A target that has nothing mapped but this content, as a library."""
-
-    def __init__(self, content: bytes, reads: int = 1 << 30) -> None:
-        self._content = content
-        self._reads = reads
-        self.module = MappedModule("/lib/one.so", 7, BASE, BASE + len(content), BASE, False)
-
-    def mappings(self) -> list[MemoryMapping]:
-        end = BASE + -(-len(self._content) // PAGE_BYTES) * PAGE_BYTES
-        return [MemoryMapping(BASE, end, True, False, True, True, 0, b"8:1", 7, b"/lib/one.so")]
-
-    def program_files(self) -> list[MappedModule]:
-        return [self.module]
-
-    def open_program_file(self, module: MappedModule) -> OpenFile:
-        file = OpenFile(self._content)
-        file.reads_left = self._reads
-        return file
 
 
 def unwound(target: OneFile, seed: int) -> None:
@@ -148,7 +112,7 @@ def test_whatever_is_on_the_stack_it_ends(seed: int) -> None:
 @settings(max_examples=100, deadline=None)
 @given(st.integers(0, 60), seeds)
 def test_a_file_that_is_cut_off_while_it_is_read_ends_a_stack(reads: int, seed: int) -> None:
-    unwound(OneFile(library(), reads), seed)
+    unwound(OneFile(library(), reads=reads), seed)
 
 
 @settings(max_examples=300, deadline=None)
