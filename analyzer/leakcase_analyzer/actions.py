@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from leakcase_analyzer.action import Action
+from leakcase_analyzer.allocator_actions import (
+    its_own_profiler,
+    look_into_core,
+    settings_to_keep_less,
+)
 from leakcase_analyzer.evidence import Evidence
 from leakcase_analyzer.findings.base import Finding, ObjectTypes, Observation, TimeToLimit
 from leakcase_analyzer.findings.suspect import Suspects
@@ -40,8 +45,10 @@ def actions(
         main = verdict.main
         grows = main is not None and main.growth.steady_no_bound_seen
         found += keep_less(evidence, findings, grows)
+        found += settings_to_keep_less(evidence, findings)
     if verdict.status in ("stable", "bounded"):
         found += _not_a_leak(verdict)
+    found += look_into_core(evidence)
     return tuple(found)
 
 
@@ -107,7 +114,7 @@ def _by_kind(evidence: Evidence, findings: Sequence[Finding], verdict: Verdict) 
             say("it names the code that allocates what is not freed"),
         )  # fmt: skip
     if verdict.kind == "heap":
-        yield from _allocator(evidence)
+        yield from its_own_profiler(evidence, findings)
     elif verdict.kind == "managed-heap":
         yield from _runtime("" if runtime is None else runtime.kind)
     elif verdict.kind == "mmap":
@@ -143,33 +150,6 @@ def _by_kind(evidence: Evidence, findings: Sequence[Finding], verdict: Verdict) 
         yield Action(
             say("compare with the driver's own tool ({command})", command=Code("nvidia-smi")),
             say("buffers on the GPU are freed by the program, not by the kernel's reclaim"),
-        )
-
-
-def _allocator(evidence: Evidence) -> Iterator[Action]:
-    allocator = evidence.allocator
-    kind = "" if allocator is None else allocator.kind
-    if kind == "jemalloc":
-        yield Action(
-            say("restart with {setting}", setting=Code("MALLOC_CONF=prof:true,prof_leak:true")),
-            say("jemalloc then tells who allocates what is not freed, if it was built with prof"),
-        )
-    elif kind == "tcmalloc":
-        yield Action(
-            say("restart with {setting}", setting=Code("HEAPPROFILE=/tmp/heap")),
-            say("tcmalloc (gperftools) then writes profiles of what is in use"),
-        )
-    elif kind == "glibc":
-        yield Action(
-            say(
-                "to tell freed memory that glibc keeps from a leak, try {setting} at a restart",
-                setting=Code("MALLOC_ARENA_MAX=2"),
-            ),
-            say("if growth stops, it was many arenas, not forgotten blocks"),
-        )
-        yield Action(
-            say("or call {call} in the program and look at RSS", call=Code("malloc_trim(0)")),
-            say("what it gives back was free already; that it gives nothing proves nothing"),
         )
 
 

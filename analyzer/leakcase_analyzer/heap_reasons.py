@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from leakcase_analyzer.findings.allocator_words import AllocatorTold
 from leakcase_analyzer.findings.base import (
     CppClasses,
     Finding,
@@ -34,6 +35,10 @@ def heap_reasons(findings: Sequence[Finding], status: Status) -> Iterator[Senten
             yield from state.evidence_for
         if change is not None and status != "stable" and change.held_bytes >= LEAST_GROWTH_BYTES:
             yield growth_in_words(change)
+    told = first_of_type(findings, AllocatorTold)
+    if told is not None and (status == "retention" or rises):
+        yield told.claim
+        yield from told.evidence_for
     managed = first_of_type(findings, ManagedState)
     if managed is not None and rises:
         yield managed.claim

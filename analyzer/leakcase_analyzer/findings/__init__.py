@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 from leakcase_analyzer.evidence import Evidence
 from leakcase_analyzer.findings.activity import activity
+from leakcase_analyzer.findings.allocator_words import allocator_words
 from leakcase_analyzer.findings.anonymous_memory import anonymous_memory
 from leakcase_analyzer.findings.base import Finding
 from leakcase_analyzer.findings.blind_heap import blind_heap
@@ -46,6 +47,7 @@ FINDINGS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
     control_group,
     regions,
     retention,
+    allocator_words,
     size_classes,
     object_types,
     managed_heap,

@@ -118,6 +118,8 @@ def _gaps(evidence: Evidence) -> Iterator[Finding]:
         what, effect = OTHER_THINGS.get(detail, (what, effect))
         if looks_of.get(probe):
             what, effect = "at some looks, " + what, "the other looks were used"
+        if detail in NO_GLIBC and any(one.in_use_bytes is not None for one in evidence.words):
+            continue  # It said itself what is in use.
         because = _other_allocator(evidence) if detail in NO_GLIBC else None
         because = because or _why(reason, detail)
         yield NotSeen(claim=say(what), because=because, effect=say(effect))

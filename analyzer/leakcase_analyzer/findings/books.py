@@ -28,17 +28,28 @@ SLACK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
+class Told:
+    """What an allocator said of itself; `kept_bytes` None where that is address space only."""
+
+    in_use_bytes: int
+    kept_bytes: int | None
+
+
+@dataclass(frozen=True)
 class Entry:
     """The books at one moment, in resident bytes; None: not known."""
 
     seconds: float
     heap: HeapLook | None
     python: PythonLook | None
+    told: Told | None = None
+    """The allocator's own words, where its books were not read."""
 
     @property
     def in_use_bytes(self) -> int:
         """Blocks in use, of malloc and of pymalloc."""
-        native = 0 if self.heap is None else self.heap.in_use_bytes
+        native = 0 if self.told is None else self.told.in_use_bytes
+        native = native if self.heap is None else self.heap.in_use_bytes
         return native + (0 if self.python is None else self.python.block_bytes)
 
     @property
@@ -49,7 +60,8 @@ class Entry:
     @property
     def kept_bytes(self) -> int | None:
         """Freed and kept, by malloc and by pymalloc."""
-        native = 0 if self.heap is None else self.heap.kept_bytes
+        native = 0 if self.told is None else self.told.kept_bytes
+        native = native if self.heap is None else self.heap.kept_bytes
         if native is None:
             return None
         return native + (0 if self.python is None else self.python.kept_bytes)
@@ -82,7 +94,7 @@ def read_books(evidence: Evidence, held: Track | None) -> Books:
             doubts.append(doubt)
     pools = [look for look in evidence.python if look.has_pools]
     near = max(SAME_MOMENT_SECONDS, SAME_MOMENT_SHARE * evidence.window_seconds)
-    entries = _entries(looks, pools, near)
+    entries = _entries(looks, pools, near) or _told(evidence, held)
     return Books(
         entries=_comparable(entries),
         last=entries[-1] if entries else None,
@@ -109,6 +121,21 @@ def _entries(
         other = min(pools, key=lambda one: abs(one.seconds - look.seconds), default=None)
         is_near = other is not None and abs(other.seconds - look.seconds) <= near
         found.append(Entry(look.seconds, look, other if is_near else None))
+    return tuple(found)
+
+
+def _told(evidence: Evidence, held: Track | None) -> tuple[Entry, ...]:
+    """By the allocator's own words. What it keeps is bounded by what the process holds beside what
+    is in use: jemalloc's figure is the most that can be resident."""
+    found = []
+    for look in evidence.words:
+        used, kept = look.in_use_bytes, look.kept_bytes
+        holds = None if held is None else at(held, look.seconds)
+        if used is None or (holds is not None and used > holds * (1 + SLACK_SHARE) + SLACK_BYTES):
+            continue  # Much of it was never touched: it is no memory yet.
+        if kept is not None and holds is not None:
+            kept = min(kept, max(0, round(holds) - used))
+        found.append(Entry(look.seconds, None, None, Told(used, kept)))
     return tuple(found)
 
 

@@ -50,6 +50,32 @@ def arena_rows(evidence: Evidence) -> list[tuple[str, str, str, str, str]]:
     ]
 
 
+_TOLD = {
+    "in_use_bytes": "in use",
+    "free_bytes": "free in it",
+    "cached_bytes": "of that in caches",
+    "active_bytes": "pages in use",
+    "metadata_bytes": "its own books",
+    "resident_bytes": "resident, at most",
+    "mapped_bytes": "large blocks with mappings of their own",
+    "system_bytes": "from the kernel",
+    "retained_bytes": "given back, address space kept",
+    "peak_bytes": "the most that was ever from the kernel",
+}
+
+
+def told_rows(evidence: Evidence) -> list[tuple[str, str, str]]:
+    """What the allocator said of itself at the first and at the last answer."""
+    if not evidence.words:
+        return []
+    first, last = evidence.words[0].total, evidence.words[-1].total
+    return [
+        (label, size(getattr(first, name)), size(value))
+        for name, label in _TOLD.items()
+        if (value := getattr(last, name)) is not None
+    ]
+
+
 def size_rows(analysis: Analysis, style: Style = PLAIN) -> list[tuple[str, str, str, str, str]]:
     """Size that the program asks for, more blocks, more bytes, share of all that classes grew,
     what most of the blocks hold."""

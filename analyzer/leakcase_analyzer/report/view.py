@@ -15,7 +15,13 @@ from markupsafe import Markup
 from leakcase_analyzer.analysis import Analysis
 from leakcase_analyzer.report import facts
 from leakcase_analyzer.report.code_tables import calls_line, stack_lines, suspect_name, suspect_rows
-from leakcase_analyzer.report.heap_tables import arena_rows, heap_line, size_rows, type_rows
+from leakcase_analyzer.report.heap_tables import (
+    arena_rows,
+    heap_line,
+    size_rows,
+    told_rows,
+    type_rows,
+)
 from leakcase_analyzer.report.raw_data import raw_tables
 from leakcase_analyzer.report.units import Style, confidence, share, size_interval, span
 from leakcase_analyzer.sentences import Sentence
@@ -57,6 +63,7 @@ def report_view(analysis: Analysis, page: Page) -> dict[str, Any]:
         "memory": facts.memory_parts(analysis),
         "heap": heap_line(analysis),
         "arenas": arena_rows(evidence),
+        "told": told_rows(evidence),
         "sizes": [(*figures, Markup(held)) for *figures, held in size_rows(analysis, page.style)],
         "types": [(Markup(name), *figures) for name, *figures in type_rows(analysis, page.style)],
         "limits": [page.sentence(limit.claim) for limit in analysis.time_to_limits],
