@@ -22,6 +22,7 @@ _TRANSLATORS = (
     ("QEMU", re.compile(r"/qemu-[a-z0-9_]+(?:-static)?$")),
     ("an emulator", re.compile(r"/(?:FEXInterpreter|box64|rosetta)$")),
 )
+_GREENLET = re.compile(r"/_greenlet[^/]*\.so$")
 
 
 class KernelRelease(NamedTuple):
@@ -50,6 +51,18 @@ def translator(paths: Iterable[str]) -> str | None:
             if pattern.search(path):
                 return name
     return None
+
+
+def switches_stacks(paths: Iterable[str]) -> bool:
+    """Whether a process with these program files may leave a function for another stack.
+
+    greenlet (and so gevent and eventlet) changes C stacks within one thread. The kernel keeps one
+    list of watched returns for a thread and drops those that lie above the stack pointer
+    (kernel/events/uprobes.c, cleanup_return_instances): a function that runs code of the program's
+    and is left so in its midst ends the target with SIGILL when it returns. An allocator's own
+    functions run none; those that may start Python's garbage collector, up to CPython 3.11, do.
+    """
+    return any(_GREENLET.search(path) for path in paths)
 
 
 def return_hazard(system: System, pid: int, kernel: KernelRelease, machine: str) -> str | None:

@@ -12,6 +12,7 @@ from leakcase_collector.trace.hazards import (
     kernel_release,
     new_may_fail,
     return_hazard,
+    switches_stacks,
     translator,
 )
 
@@ -119,3 +120,9 @@ def test_a_program_whose_code_is_translated_is_told_by_its_files(
     path: str, name: str | None
 ) -> None:
     assert translator(["/usr/lib/libc.so.6", path]) == name
+
+
+def test_greenlets_are_told_by_their_extension_module() -> None:
+    inside = "/srv/venv/lib/python3.11/site-packages/greenlet/_greenlet.cpython-311-x86_64.so"
+    assert switches_stacks(["/usr/bin/python3.11", inside])
+    assert not switches_stacks(["/usr/bin/python3.11", "/usr/lib/libgreenlet.txt"])
