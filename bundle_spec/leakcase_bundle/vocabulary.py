@@ -42,7 +42,7 @@ VOCABULARIES: dict[str, frozenset[str]] = {
     ),
     "code": _words("native python jit kernel unknown"),
     "stack_end": _words("root depth copied-bytes no-rule no-module jit unreadable tool"),
-    "trace_watched": _words("allocator python-objects"),
+    "trace_watched": _words("allocator python-objects mappings"),
     "attach_method": _words(
         "uprobe-session uprobe-multi uprobe-perf uprobe-tracefs bpftrace memleak-bpfcc"
     ),

@@ -100,7 +100,8 @@ class TraceWindow:
     watched: Optional[str] = word(
         "trace_watched",
         "Whose blocks: the allocator's, or objects that Python's garbage collector tracks, which "
-        "mostly are too small for it. Windows of the two take turns, each with a rate of its own.",
+        "mostly are too small for it; windows of the two take turns, each with a rate of its own. "
+        "Or memory that is mapped, be it by the allocator: watched throughout, in mode `full`.",
         default=None,
     )
 
@@ -174,9 +175,15 @@ class TraceOutstanding:
     stacks: list[int]
     blocks: list[int]
     bytes_held: list[int]
-    older_blocks: list[int] = says("Of these, allocated in the first half of the time traced.")
-    older_bytes: list[int]
-    allocations: list[int] = says("All of this stack's, freed ones too.")
+    allocations: list[int] = says(
+        "All of this stack's, freed ones too; as many as `blocks` where that is not told."
+    )
+    older_blocks: Optional[list[int]] = says(
+        "Of `blocks`, allocated in the first half of the time traced; absent where ages are not "
+        "told.",
+        default=None,
+    )
+    older_bytes: Optional[list[int]] = None
 
 
 @record("trace.tool")

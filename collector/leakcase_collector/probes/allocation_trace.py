@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, Optional, Union
+from typing import TYPE_CHECKING, Callable, Optional, Union
 
 from leakcase_collector.errors import CollectorError, NotConsented, NotSupported
 from leakcase_collector.system.clock import NS_PER_MS, NS_PER_SECOND, monotonic_ns
@@ -16,10 +17,13 @@ if TYPE_CHECKING:
     from leakcase_collector.trace.bursts import Bursts
     from leakcase_collector.trace.full import Full
     from leakcase_collector.trace.python_stacks import PythonStacks
+    from leakcase_collector.trace.watch import Watch
 
 #: What a block's allocation and free cost where they are watched, on hardware of its own and on
 #: virtual hardware.
 _PAIR_NS = (2_000, 4_000)
+#: Of what the target may lose, for watching throughout who maps memory, which few calls do.
+_MAPPINGS_SHARE = 0.2
 _DEFAULT_NS = 120 * NS_PER_SECOND
 
 
@@ -46,6 +50,8 @@ class AllocationTraceProbe(Probe):
         self._options = CaptureOptions()
         self._assembly: Optional[Assembly] = None
         self._tracing: Sequence[Union[Bursts, Full]] = ()
+        #: What can wait until something is armed, one a beat.
+        self._preparations: list[Callable[[], None]] = []
         self._started_ns = 0
 
     def configure(self, options: CaptureOptions) -> None:
@@ -76,7 +82,6 @@ class AllocationTraceProbe(Probe):
     def _start(self, context: Context) -> None:
         # Only here: a capture that does not trace does without ctypes and its cost.
         from leakcase_collector.trace.assembly import Assembly, limits_of
-        from leakcase_collector.trace.full import Full
 
         from .heap_labels import ModuleFiles
 
@@ -98,25 +103,51 @@ class AllocationTraceProbe(Probe):
                 ),
                 "mem",
             )
-        if options.trace == "full":
-            self._tracing = [Full(context, assembly, options.max_slowdown)]
-        else:
-            self._tracing = list(self._bursts(context, assembly))
+        numbers = count()
+        self._tracing = [self._traced(context, assembly, assembly.blocks, numbers)]
+        self._preparations = [
+            partial(self._measure, assembly),
+            partial(self._add, context, assembly, assembly.objects, numbers),
+            partial(self._add, context, assembly, assembly.mappings, numbers),
+        ]
 
-    def _bursts(self, context: Context, assembly: Assembly) -> Iterator[Bursts]:
-        """One for each kind of blocks; they share what the target may lose."""
+    def _traced(
+        self, context: Context, assembly: Assembly, watch: Watch, numbers: Iterator[int]
+    ) -> Union[Bursts, Full]:
+        """They share what the target may lose, and do not count on that all come to be."""
         from leakcase_collector.trace.bursts import Bursts
+        from leakcase_collector.trace.full import COMPLAINT, LIMIT_FACTOR, Full
 
-        watches = [assembly.blocks]
+        share, is_full = self._options.max_slowdown, self._options.trace == "full"
+        if watch.kind == "mappings":
+            share *= _MAPPINGS_SHARE
+        else:
+            share *= (1 - _MAPPINGS_SHARE) / (2 if assembly.has_python else 1)
+        if is_full or watch.kind == "mappings":
+            limit = LIMIT_FACTOR * share if is_full else share
+            complaint = COMPLAINT if watch.kind == "allocator" else None
+            return Full(context, assembly, watch, next(numbers), limit, complaint)
+        return Bursts(context, assembly, watch, self._left_ns(), share, numbers)
+
+    def _measure(self, assembly: Assembly) -> None:
+        factor = assembly.measure()
+        for one in self._tracing:
+            one.reprice(factor)
+
+    def _add(
+        self,
+        context: Context,
+        assembly: Assembly,
+        find: Callable[[], Optional[Watch]],
+        numbers: Iterator[int],
+    ) -> None:
         try:
-            objects = assembly.objects()
+            watch = find()
         except CollectorError as error:
             context.gap(error, error.gap_detail)
-        else:
-            watches += [] if objects is None else [objects]
-        share, numbers = self._options.max_slowdown / len(watches), count()
-        for watch in watches:
-            yield Bursts(context, assembly, watch, self._left_ns(), share, numbers)
+            return
+        if watch is not None:
+            self._tracing = [*self._tracing, self._traced(context, assembly, watch, numbers)]
 
     def _python(self, context: Context) -> Optional[PythonStacks]:
         """The interpreter's frames, where there is one and memory may be read."""
@@ -143,8 +174,13 @@ class AllocationTraceProbe(Probe):
         return max(whole_ns - (monotonic_ns() - self._started_ns), NS_PER_SECOND)
 
     def sample(self, context: Context, taken_ns: int) -> None:
-        for one in self._tracing:
-            one.step(taken_ns)
+        """One piece of work a beat, by turns: the capture's other looks must not wait for long."""
+        for place, one in enumerate(self._tracing):
+            if one.step(monotonic_ns()):
+                self._tracing = [*self._tracing[place + 1 :], *self._tracing[: place + 1]]
+                return
+        if self._preparations:
+            self._preparations.pop(0)()
 
     def finish(self, context: Context, taken_ns: int) -> None:
         for one in self._tracing:
@@ -157,5 +193,6 @@ class AllocationTraceProbe(Probe):
 
     def close(self) -> None:
         assembly, self._assembly, self._tracing = self._assembly, None, ()
+        self._preparations = []
         if assembly is not None:
             assembly.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Optional
@@ -21,9 +21,9 @@ from .blocks import BlockReader
 from .entry_points import find_entry_points
 from .labels import Labels
 from .names import Names
+from .prices import measured_factor, prices
 from .python_objects import ObjectReader, find_object_points, type_names
 from .python_stacks import PythonStacks
-from .schedule import Prices
 from .stacks import StackTable
 from .watch import Watch
 
@@ -31,12 +31,9 @@ if TYPE_CHECKING:
     from leakcase_collector.redact import Redactor
     from leakcase_collector.system.memory import Memory
 
-#: What a watched return adds to a call, and what opening and closing a window costs the target:
-#: pages of code that are no longer shared, instructions written into them.
-_RETURN_NS = 1_400
-_WINDOW_NS = 200_000
-
-
+#: Calls by which memory is mapped; programs make few of them, but for a malloc that does.
+MAPPING_CALLS = ("mmap", "munmap", "mremap")
+_MAPPINGS = TracerLimits(live_blocks=16_384, sites=2048, ring_bytes=1 << 20, preallocated=False)
 #: Objects are made so often that windows are short: few stacks are new in one.
 _OBJECTS_RING_BYTES = 1 << 20
 #: Of a capture that traces everything.
@@ -76,21 +73,32 @@ class Assembly:
             points = opened.enter_context(find_entry_points(system, identity))
             is_glibc = points.allocator == "glibc"
             self.refused = tuple(points.refused)
-            self.prices = prices(points.points)
-            self.tracer = opened.enter_context(
-                AllocationTracer(
-                    identity.pid, points.points, limits=limits, python=python is not None
-                )
+            self._system, self._factor = system, 1.0
+            calls = [point for point in points.points if point.call not in MAPPING_CALLS]
+            tracer = opened.enter_context(
+                AllocationTracer(identity.pid, calls, limits=limits, python=python is not None)
             )
+            self._tracers = [tracer]
             self._modules = opened.enter_context(CodeModules(target))
             self._unwinder = Unwinder(self._modules)
             names = Names(system, identity.pid)
             self.table = StackTable(self._unwinder, names, redactor, python)
             self._read_file, self._points, self._pid = read_file, points, identity.pid
             self.blocks = self._watch(
-                "allocator", self.tracer, self.prices, partial(BlockReader, is_glibc=is_glibc)
+                "allocator", tracer, calls, partial(BlockReader, is_glibc=is_glibc)
             )
             self._opened = opened.pop_all()
+
+    @property
+    def has_python(self) -> bool:
+        """Whether objects of Python can be expected."""
+        return self._python is not None
+
+    def measure(self) -> float:
+        """Try out what a watched call costs here: how many times what was expected. To be asked
+        once: what is made later is priced accordingly."""
+        self._factor = measured_factor(self._system, self.blocks.tracer.method) or 1.0
+        return self._factor
 
     def objects(self) -> Optional[Watch]:
         """To be asked once: for the objects of Python, if there is one that tells of them."""
@@ -99,23 +107,35 @@ class Assembly:
         points = find_object_points(self._points, self._python.image)
         if not points:
             return None
-        limits = TracerLimits(ring_bytes=_OBJECTS_RING_BYTES)
-        tracer = AllocationTracer(self._pid, points, limits=limits, python=True)
+        tracer = self._tracer(points, TracerLimits(ring_bytes=_OBJECTS_RING_BYTES))
+        return self._watch("python-objects", tracer, points, ObjectReader)
+
+    def mappings(self) -> Optional[Watch]:
+        """To be asked once: for memory that is mapped, by whomever; None if that is not told."""
+        points = [point for point in self._points.points if point.call in MAPPING_CALLS]
+        if {point.call for point in points} < {"mmap", "munmap"}:
+            return None
+        tracer = self._tracer(points, _MAPPINGS)
+        return self._watch("mappings", tracer, points, partial(BlockReader, is_glibc=False))
+
+    def _tracer(self, points: Sequence[EntryPoint], limits: TracerLimits) -> AllocationTracer:
+        is_python = self._python is not None
+        tracer = AllocationTracer(self._pid, points, limits=limits, python=is_python)
         self._opened.enter_context(tracer)
         self._tracers.append(tracer)
-        return self._watch("python-objects", tracer, prices(points), ObjectReader)
+        return tracer
 
     def _watch(
         self,
         kind: str,
         tracer: AllocationTracer,
-        costs: Prices,
+        points: Iterable[EntryPoint],
         reader: Callable[[Memory], BlockReader],
     ) -> Watch:
         labels = None if self._read_file is None else Labels(self._read_file)
         image = None if self._python is None else self._python.image
         names = (lambda memory: None) if image is None else partial(type_names, image=image)
-        return Watch(kind, tracer, costs, reader, labels, names)
+        return Watch(kind, tracer, prices(points).times(self._factor), reader, labels, names)
 
     @property
     def memory(self) -> Optional[Callable[[], AbstractContextManager[Memory]]]:
@@ -126,23 +146,14 @@ class Assembly:
         """Before a window: which code is mapped now, and which threads execute Python."""
         self._unwinder.refresh()
         ranges = self._modules.executable_ranges()
-        for tracer in (self.tracer, *self._tracers):
+        for tracer in self._tracers:
             tracer.set_code_ranges(ranges)
         if self._python is not None:
             with suppress(NotSupported):  # Its interpreter starts, or is at its end.
                 looked = self._python.look()
-                for tracer in (self.tracer, *self._tracers):
+                for tracer in self._tracers:
                     tracer.set_python(*looked)
 
     def close(self) -> None:
         """Nothing is left in the target."""
         self._opened.close()
-
-
-def prices(points: Iterable[EntryPoint]) -> Prices:
-    """What watching each call costs, by its dearest entry."""
-    call_ns: dict[str, int] = {}
-    for point in points:
-        cost_ns = point.hit_ns + (_RETURN_NS if point.return_probe else 0)
-        call_ns[point.call] = max(call_ns.get(point.call, 0), cost_ns)
-    return Prices(call_ns, _WINDOW_NS)

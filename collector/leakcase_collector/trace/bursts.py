@@ -59,28 +59,34 @@ class Bursts:
         longest_ns = int(_WINDOW_SHARE * recorder.interval_ns)
         self._schedule = Schedule(self._started_ns, duration_ns, share, watch.prices, longest_ns)
 
-    def step(self, now_ns: int) -> None:
-        """At most one of: undo a window, open one, look at what one left.
+    def reprice(self, factor: float) -> None:
+        """Calls cost so many times what was expected."""
+        prices = self._watch.prices.times(factor)
+        self._watch = self._watch._replace(prices=prices)
+        self._schedule.prices = prices
+
+    def step(self, now_ns: int) -> bool:
+        """At most one of: undo a window, open one, look at what one left; False if none was due.
 
         Where that fails, there are no more windows: nothing may stay armed, or cost unaccounted.
         """
         try:
-            self._step(now_ns)
+            return self._step(now_ns)
         except CollectorError:
             self._lingering = None
             self._schedule.give_up()
             self._watch.tracer.detach()
             raise
 
-    def _step(self, now_ns: int) -> None:
+    def _step(self, now_ns: int) -> bool:
         if self._lingering is not None:
-            if now_ns >= self._lingering.ended_ns + _LEAST_LINGER_NS:
+            is_due = now_ns >= self._lingering.ended_ns + _LEAST_LINGER_NS
+            if is_due:
                 self._settle(self._lingering)
-            return
+            return is_due
         plan = self._schedule.plan(now_ns, self._target_cpu_ns())
         if plan is None:
-            self._look(now_ns)
-            return
+            return self._look(now_ns)
         cpu_ns = own_cpu_ns()
         self._tools.prepare()
         tools = self._tools
@@ -92,11 +98,12 @@ class Bursts:
         self._windows += 1
         if not self._wants_to_linger(window):
             self._settle(window)
-            return
-        self._lingering = window
-        if self._recorder.interval_ns > 2 * LINGER_NS:
+        elif self._recorder.interval_ns > 2 * LINGER_NS:
             time.sleep(LINGER_NS / NS_PER_SECOND)
             self._settle(window)
+        else:
+            self._lingering = window
+        return True
 
     def finish(self) -> None:
         """Undo what is armed, and look once more at everything that is followed."""
@@ -152,7 +159,8 @@ class Bursts:
         followed = self._survivors.addresses()
         tracer.forget(address for address in live if address not in followed)
         calls = calls_between(window.before, tracer.counters())
-        calls["malloc"] = calls.get("malloc", 0) + window.vain_calls
+        dearest = self._watch.prices.dearest
+        calls[dearest] = calls.get(dearest, 0) + window.vain_calls
         self._schedule.account(
             monotonic_ns(), window.watched_ns, window.calls(), calls,
             own_cpu_ns() - cpu_ns + window.own_cpu_ns,
@@ -172,7 +180,7 @@ class Bursts:
         sites, left_out, lost = sites_record(window, tools.table)
         for record in tools.table.records(sites.stacks):
             emit(record)
-        if window.number == 0:
+        if self._windows == 1 and self._watch.kind == "allocator":
             busy = self._busy(monotonic_ns())
             emit(rates_record(window, attach, self._watch.prices, busy))
         short = tools.table.short(sites.stacks)
@@ -182,8 +190,8 @@ class Bursts:
 
     # --- later looks ------------------------------------------------------------------------------
 
-    def _look(self, now_ns: int) -> None:
-        """At the window whose look is due for longest."""
+    def _look(self, now_ns: int) -> bool:
+        """At the window whose look is due for longest; False if none is."""
         due = [
             (due_ns, cohort.window, cohort)
             for cohort in self._survivors.cohorts
@@ -191,6 +199,7 @@ class Bursts:
         ]
         if due:
             self._look_at(min(due)[2])
+        return bool(due)
 
     def _look_at(self, cohort: Cohort) -> None:
         if self._tools.memory is None or not (cohort.followed or cohort.dead or cohort.unread):

@@ -3,7 +3,8 @@ lost. For short programs, test rigs, and those who said that they will pay for i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Optional
 
 from leakcase_collector.errors import OverBudget
 from leakcase_collector.system.clock import NS_PER_SECOND, monotonic_ns, process_cpu_ns
@@ -11,67 +12,100 @@ from leakcase_collector.system.clock import NS_PER_SECOND, monotonic_ns, process
 from .recorder import Recorder
 from .schedule import IDLE_SHARE, WindowPlan
 from .telling import outstanding_by_key, outstanding_record, rates_record, window_record
-from .window import Window, calls_between, drain
+from .window import SAMPLES_AT_A_TIME, Window, calls_between, drain
 
 if TYPE_CHECKING:
     from .assembly import Assembly
+    from .watch import Watch
 
 #: Who asks for everything accepts so many times the loss of ``--max-slowdown``.
 LIMIT_FACTOR = 10
+COMPLAINT = (
+    "tracing every allocation was given up early: it cost the program about {percent} % of its "
+    "CPU, and ten times --max-slowdown is the limit. Use --trace bursts, or allow more."
+)
 #: The loss is judged over at least so long.
 _JUDGED_NS = 3 * NS_PER_SECOND
 #: When the rates are told, after the beginning.
 _RATES_NS = NS_PER_SECOND
+_FIRST_NS = NS_PER_SECOND // 4
+_BEAT_SECONDS = 0.005
 
 
 class Full:
-    """One window as long as the capture."""
+    """One window as long as the capture, over all calls that a `Watch` has."""
 
-    def __init__(self, recorder: Recorder, assembly: Assembly, share: float) -> None:
+    def __init__(
+        self,
+        recorder: Recorder,
+        assembly: Assembly,
+        watch: Watch,
+        number: int,
+        limit: float,
+        complaint: Optional[str] = None,
+    ) -> None:
+        """`limit`: the share of its CPU at which the target loses too much; `complaint`: what is
+        to be said then, None if nothing."""
         self._recorder = recorder
         self._assembly = assembly
-        self._limit = LIMIT_FACTOR * share
-        tracer, pid = assembly.tracer, recorder.pid
-        before, cpu_ns = tracer.counters(), process_cpu_ns(pid)
+        self._watch = watch
+        self._limit = limit
+        self._complaint = complaint
+        self._has_told_rates = complaint is None
+        tracer, cpu_ns = watch.tracer, process_cpu_ns(recorder.pid)
         assembly.prepare()
+        before = tracer.counters()
         attach_ns = tracer.arm()
-        plan = WindowPlan(0, 0, 0)
-        self._window = Window(0, plan, monotonic_ns(), before, {}, cpu_ns, attach_ns=attach_ns)
-        self._judged_ns, self._judged = self._window.started_ns, before
-        self._judged_cpu_ns = cpu_ns
-        self._has_told_rates = False
-        drain(tracer, assembly.table)
+        started_ns, plan = monotonic_ns(), WindowPlan(0, 0, 0)
+        self._window = Window(number, plan, started_ns, before, {}, cpu_ns, attach_ns=attach_ns)
+        self._judged_ns, self._judged, self._judged_cpu_ns = started_ns, before, cpu_ns
+        if complaint is not None:
+            self._take_first_stacks()
 
-    def step(self, now_ns: int) -> None:
-        """Unwind what is new; stop where the target loses too much."""
-        window, assembly = self._window, self._assembly
+    def _take_first_stacks(self) -> None:
+        """At first every stack is new, and the room for their copies is that of some hundreds."""
+        while monotonic_ns() < self._window.started_ns + _FIRST_NS:
+            drain(self._watch.tracer, self._assembly.table)
+            time.sleep(_BEAT_SECONDS)
+
+    def reprice(self, factor: float) -> None:
+        """Calls cost so many times what was expected."""
+        self._watch = self._watch._replace(prices=self._watch.prices.times(factor))
+
+    def step(self, now_ns: int) -> bool:
+        """Unwind what is new; stop where the target loses too much. Never takes a beat's time."""
+        window = self._window
         if window.ended_ns:
-            return
-        assembly.prepare()
-        drain(assembly.tracer, assembly.table)
+            return False
+        self._drain()
         if not self._has_told_rates and now_ns - window.started_ns >= _RATES_NS:
             self._tell_rates()
         if now_ns - self._judged_ns >= _JUDGED_NS:
             self._judge(now_ns)
+        return False
+
+    def _drain(self) -> None:
+        tracer, table = self._watch.tracer, self._assembly.table
+        samples = tracer.drain(SAMPLES_AT_A_TIME)
+        if samples:
+            self._assembly.prepare()  # It may be in code that was mapped since.
+            table.learn(samples)
+            drain(tracer, table)
 
     def _judge(self, now_ns: int) -> None:
-        counters = self._assembly.tracer.counters()
+        counters = self._watch.tracer.counters()
         cpu_ns = process_cpu_ns(self._recorder.pid)
-        cost_ns = self._assembly.prices.of(calls_between(self._judged, counters))
+        cost_ns = self._watch.prices.of(calls_between(self._judged, counters))
         if cpu_ns is not None and self._judged_cpu_ns is not None:
             # What tracing costs is part of the CPU that the target uses meanwhile.
             own_ns = cpu_ns - self._judged_cpu_ns - cost_ns
             least_ns = IDLE_SHARE * (now_ns - self._judged_ns)
-            if cost_ns > self._limit * max(own_ns, least_ns):
+            share = cost_ns / max(own_ns, least_ns)
+            if share > self._limit:
                 self.finish()
-                self._recorder.gap(
-                    OverBudget(
-                        "tracing every allocation was given up early: it cost the program about "
-                        f"{100 * cost_ns / max(own_ns, least_ns):.0f} % of its CPU, and ten times "
-                        "--max-slowdown is the limit. Use --trace bursts, or allow more."
-                    ),
-                    "calls-too-many",
-                )
+                if self._complaint is not None:
+                    error = OverBudget(self._complaint.format(percent=f"{100 * share:.0f}"))
+                    self._recorder.gap(error, "calls-too-many")
         self._judged_ns, self._judged, self._judged_cpu_ns = now_ns, counters, cpu_ns
 
     def finish(self) -> None:
@@ -79,7 +113,7 @@ class Full:
         window, assembly = self._window, self._assembly
         if window.ended_ns:
             return
-        tracer, table = assembly.tracer, assembly.table
+        tracer, table = self._watch.tracer, assembly.table
         window.ended_ns = monotonic_ns()
         tracer.stop_allocations()
         self._close()
@@ -88,13 +122,14 @@ class Full:
         if not self._has_told_rates:
             self._tell_rates()
         emit, middle_ns = self._recorder.emit, (window.started_ns + window.ended_ns) // 2
-        keyed = outstanding_by_key(tracer.live(), tracer.sites(), middle_ns)
+        keyed = outstanding_by_key(tracer.each_live(), tracer.sites(), middle_ns)
         window.keyless_blocks = sum(figures[1] for figures in keyed.values())
         window.keyless_bytes = sum(figures[2] for figures in keyed.values())
         outstanding, left_out, lost = outstanding_record(window, keyed, table)
         for record in table.records(outstanding.stacks):
             emit(record)
-        emit(window_record(window, tracer.method, "full", lost, table.short(outstanding.stacks)))
+        short, kind = table.short(outstanding.stacks), self._watch.kind
+        emit(window_record(window, tracer.method, "full", lost, short, kind))
         emit(outstanding)
         self._recorder.loss("stacks", left_out + lost)
 
@@ -103,19 +138,19 @@ class Full:
         self._has_told_rates = True
         window = self._window
         ended_ns, window.ended_ns = window.ended_ns, window.ended_ns or monotonic_ns()
-        window.after = self._assembly.tracer.counters()
+        window.after = self._watch.tracer.counters()
         cpu_ns = process_cpu_ns(self._recorder.pid)
         busy = None
         if cpu_ns is not None and window.cpu_before_ns is not None:
             window.target_cpu_ns = cpu_ns - window.cpu_before_ns
             busy = window.target_cpu_ns / window.watched_ns
-        method, prices = self._assembly.tracer.method, self._assembly.prices
+        method, prices = self._watch.tracer.method, self._watch.prices
         self._recorder.emit(rates_record(window, method, prices, busy))
         window.ended_ns = ended_ns
 
     def _close(self) -> None:
         window = self._window
-        window.after = self._assembly.tracer.counters()
+        window.after = self._watch.tracer.counters()
         cpu_ns = process_cpu_ns(self._recorder.pid)
         if cpu_ns is not None and window.cpu_before_ns is not None:
             window.target_cpu_ns = cpu_ns - window.cpu_before_ns

@@ -34,6 +34,7 @@ _SURPRISE = 2
 WINDOWS_MAX = 48
 #: A window's blocks are looked at again after ten seconds at the earliest.
 LAST_WINDOW_SHARE = 0.75
+LATEST_WINDOW_SHARE = 0.85
 _WINDOW_EVERY_NS = 4 * NS_PER_SECOND
 _START_NS = NS_PER_SECOND
 #: A target that uses less of a core may be charged as if it used this share: its loss is a delay
@@ -55,11 +56,20 @@ class Prices(NamedTuple):
         """So many calls of each word."""
         return sum(self.call_ns.get(call, 0) * count for call, count in calls.items())
 
+    def times(self, factor: float) -> Prices:
+        """Where calls cost so many times as much."""
+        return self._replace(call_ns={c: int(factor * ns) for c, ns in self.call_ns.items()})
+
+    @property
+    def dearest(self) -> str:
+        """The dearest of the calls that programs make often."""
+        return max(COMMON, key=lambda call: self.call_ns.get(call, 0))
+
     @property
     def pair_ns(self) -> int:
         """A block's whole life: the dearest allocation, and its free."""
-        frees = [self.call_ns.get(call, 0) for call in FREES]
-        return max([0, *(ns for call, ns in self.call_ns.items() if call in COMMON)]) + max(frees)
+        frees = (self.call_ns.get(call, 0) for call in FREES)
+        return self.call_ns.get(self.dearest, 0) + max(frees)
 
 
 class WindowPlan(NamedTuple):
@@ -107,6 +117,8 @@ class Schedule:
 
         `target_cpu_ns`: what the target used since the capture began.
         """
+        if now_ns > self._started_ns + int(LATEST_WINDOW_SHARE * self._duration_ns):
+            self._due = []
         if not self._due or now_ns < self._due[0]:
             return None
         left_ns = self.budget_ns(now_ns, target_cpu_ns) - self.spent_ns
@@ -191,7 +203,7 @@ def window_times(started_ns: int, duration_ns: int, chance: random.Random) -> li
     span_ns = max(int(LAST_WINDOW_SHARE * duration_ns) - _START_NS, 0)
     count = min(max(span_ns // _WINDOW_EVERY_NS, 3), WINDOWS_MAX)
     stretch_ns = span_ns // count
-    times = [started_ns + _START_NS]  # The first measures the rates: soon.
+    times = [started_ns]  # The first measures the rates.
     for number in range(count):
         start_ns = started_ns + _START_NS + number * stretch_ns
         times.append(start_ns + chance.randrange(max(stretch_ns, 1)))

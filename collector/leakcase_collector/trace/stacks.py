@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Optional, Protocol
 
 from leakcase_bundle.records import CodeFrame, CodeStack
 from leakcase_collector.unwind.modules import CodeModule
-from leakcase_collector.unwind.unwinder import Frame, Unwinder
+from leakcase_collector.unwind.unwinder import Frame, Unwinder, UnwoundStack
 
 if TYPE_CHECKING:
     from leakcase_collector.redact import Redactor
@@ -103,10 +103,22 @@ class StackTable:
     def _number(self, sample: Sample) -> Optional[int]:
         registers = dict(enumerate(sample.registers))
         unwound = self._unwinder.unwind(registers, sample.sp, sample.stack)
-        places = [self._place(frame) for frame in self._unwinder.frames(unwound)]
+        places = self._places_of(unwound)
         if self._weaver is not None:
             places = self._weaver.weave(places, sample, self._function)
-        stack = (tuple(self._places.setdefault(place, place) for place in places), unwound.end)
+        return self._number_of(places, unwound.end)
+
+    def add(self, key: int, unwound: UnwoundStack) -> None:
+        """Take a stack that somebody else has unwound."""
+        number = self._number_of(self._places_of(unwound), unwound.end)
+        if number is not None:
+            self._numbers[key] = number
+
+    def _places_of(self, unwound: UnwoundStack) -> list[Place]:
+        return [self._place(frame) for frame in self._unwinder.frames(unwound)]
+
+    def _number_of(self, places: Sequence[Place], end: str) -> Optional[int]:
+        stack = (tuple(self._places.setdefault(place, place) for place in places), end)
         number = self._stacks.get(stack)
         if number is None:
             if len(self._stacks) >= STACKS_MAX:

@@ -79,7 +79,7 @@ def test_where_calls_are_many_windows_become_fewer_before_they_become_useless() 
 
 
 def test_the_first_window_is_a_small_one() -> None:
-    plan = Schedule(0, MINUTE_NS, 1.0, PRICES, WINDOW_NS).plan(MINUTE_NS, MINUTE_NS)
+    plan = Schedule(0, MINUTE_NS, 1.0, PRICES, WINDOW_NS).plan(MINUTE_NS // 2, MINUTE_NS)
     assert plan is not None
     assert plan.allocations == CALIBRATION_CALLS
     assert plan.duration_ns < WINDOW_NS
@@ -88,7 +88,7 @@ def test_the_first_window_is_a_small_one() -> None:
 def test_no_window_sees_more_allocations_than_its_cap() -> None:
     schedule = Schedule(0, MINUTE_NS, 1.0, PRICES, WINDOW_NS)
     schedule.account(0, NS_PER_SECOND, {"malloc": 100_000}, {"malloc": 100_000}, 0)
-    plan = schedule.plan(MINUTE_NS, MINUTE_NS)
+    plan = schedule.plan(MINUTE_NS // 2, MINUTE_NS)
     assert plan is not None
     assert plan.allocations == CALLS_PER_WINDOW
 
@@ -142,3 +142,9 @@ def test_two_captures_do_not_open_their_windows_at_the_same_times() -> None:
 def test_a_call_without_a_price_costs_a_window_only(calls: dict[str, int]) -> None:
     schedule = Schedule(0, MINUTE_NS, 0.01, PRICES, WINDOW_NS)
     assert schedule.account(0, 1, calls, calls, 0) == PRICES.window_ns
+
+
+def test_no_window_opens_when_too_little_is_left_to_look_at_its_blocks_again() -> None:
+    schedule = Schedule(0, MINUTE_NS, 1.0, PRICES, WINDOW_NS)
+    assert schedule.plan(int(0.86 * MINUTE_NS), MINUTE_NS) is None
+    assert schedule.next_ns is None
