@@ -22,7 +22,7 @@ from leakcase_collector.unwind.call_frames import PT_GNU_EH_FRAME, CallFrames
 from leakcase_collector.unwind.rows import Row, Rule
 from tests.collector.system.elf_builder import BytesReader
 
-FUNCTIONS = 400
+FUNCTIONS = 150
 ADDRESSES_EACH = 12
 _HEAD = re.compile(r"^[0-9a-f]{8,} .* pc=([0-9a-f]+)\.\.([0-9a-f]+)$")
 _X86_64 = ["rax", "rdx", "rcx", "rbx", "rsi", "rdi", "rbp", "rsp"]

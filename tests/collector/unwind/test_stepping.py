@@ -37,9 +37,9 @@ def differences(target: RecordedTarget, stops: Sequence[Stop]) -> list[Stop]:
         return found
 
 
-@pytest.mark.parametrize(("options", "stride"), [([NOW], 7), (LAZY, 13), (STATIC, 5)])
+@pytest.mark.parametrize(("options", "stride"), [([NOW], 11), (LAZY, 19), (STATIC, 7)])
 def test_stacks_of_c_are_those_of_gdb(options: list[str], stride: int, tmp_path: Path) -> None:
-    target, stops = step_through([str(build("calls.c", tmp_path, *options))], tmp_path, 800, stride)
+    target, stops = step_through([str(build("calls.c", tmp_path, *options))], tmp_path, 500, stride)
     names = {name for stop in stops for _, name in stop.frames}
     assert {"deep", "handler", "main", "_start"} <= names, "it did not come to what is tested"
     # The PLT of a static program (IRELATIVE) has no table; gdb knows its instructions.
@@ -48,7 +48,7 @@ def test_stacks_of_c_are_those_of_gdb(options: list[str], stride: int, tmp_path:
 
 
 def test_stacks_through_exceptions_are_those_of_gdb(tmp_path: Path) -> None:
-    target, stops = step_through([str(build("throws.cc", tmp_path, NOW))], tmp_path, 600, 23)
+    target, stops = step_through([str(build("throws.cc", tmp_path, NOW))], tmp_path, 400, 23)
     assert len({name for stop in stops for _, name in stop.frames}) > 20
     # At one instruction of libgcc, where it has put the stack of the function that catches, no
     # table can tell: gdb goes through data there.
