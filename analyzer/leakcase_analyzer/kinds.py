@@ -103,18 +103,21 @@ def _by_books(findings: Sequence[Finding], collected: bool) -> KindFound | None:
     types = first_of_type(findings, ObjectTypes)
     if types is not None and types.share is not None and types.share >= MOST_OF_IT:
         return KindFound("managed-heap", (share_in_words(types.share),))
+    state = first_of_type(findings, HeapState)
+    change = None if state is None else state.change
     managed = first_of_type(findings, ManagedState)
     if managed is not None and managed.change is not None:
         share = managed.change.share
-        if share is not None and share >= MOST_OF_IT:
+        # Looks of the two lie at different times: the one that saw more growth is right.
+        beside = 0.0 if change is None else change.in_use_bytes
+        if share is not None and share >= MOST_OF_IT and managed.change.resident_bytes > beside:
             return _managed_growth(managed, managed.change)
-    state = first_of_type(findings, HeapState)
-    change = None if state is None else state.change
     if change is None or change.held_bytes < LEAST_GROWTH_BYTES or not change.is_certain:
         return None
     if change.in_use_bytes >= MOST_OF_IT * change.held_bytes:
-        unsure = types is not None and types.could_hold_all is not False
-        return KindFound("heap", _native_blocks(types), (_large_objects(),) if unsure else ())
+        python = types if types is not None and types.runtime == "cpython" else None
+        unsure = python is not None and python.could_hold_all is not False
+        return KindFound("heap", _native_blocks(python), (_large_objects(),) if unsure else ())
     if change.in_use_bytes + (change.kept_bytes or 0.0) < HARDLY_ANY * change.held_bytes:
         return None if collected else KindFound("mmap", (_not_by_malloc(change),))
     return None
