@@ -18,8 +18,6 @@ enum { /* numbers of the words in tracer_layout.CALLS */
     FREE, OPERATOR_NEW, OPERATOR_DELETE, MMAP, MUNMAP, MREMAP, PYTHON_NEW, PYTHON_FREE,
 };
 
-enum { COUNT_NOT, COUNT_ROOT, COUNT_NAMESPACE };
-
 /* The cookie of a probe: a call, and the registers that hold its arguments at that place. */
 #define CALL(cookie) ((__u32)(cookie) & 31)
 #define MAY_THROW(cookie) ((__u32)(cookie) & 32)
@@ -32,6 +30,7 @@ enum { WATCH_RETURN = 0, SKIP_RETURN = 1 };
 #define THROWS_FROM_BYTES (64ULL << 20)
 #define ERROR_EXISTS -17
 #define MAP_FAILED_FROM -4095ULL
+#define MAP_ANONYMOUS 0x20
 
 /* The thread that calls, as user space counts it; 0 where it is not one of the target's. */
 static __always_inline __u32 our_thread(const struct control *settings)
@@ -97,6 +96,12 @@ static __always_inline int moves(__u32 call)
 static __always_inline int is_of_size(const struct control *settings, __u64 size)
 {
     return size >= settings->min_bytes && size <= settings->max_bytes;
+}
+
+/* Whether a mapping is of a file; its flags may not have been said. */
+static __always_inline int is_of_file(const struct registers *context, __u64 cookie)
+{
+    return (cookie >> 32 & 31) && !(ARGUMENT(context, cookie, 3) & MAP_ANONYMOUS);
 }
 
 /* How many bytes are asked for, and the one argument that the return needs. */
@@ -175,6 +180,8 @@ static __always_inline int entered(const struct registers *context, __u64 cookie
     size = size_asked(context, cookie, &argument);
     is_wanted = settings->armed_allocations &&
                 (call == PYTHON_NEW || is_of_size(settings, size)); /* that shows at the return */
+    if (call == MMAP && is_of_file(context, cookie))
+        return SKIP_RETURN;
     /* Likely to fail; and an exception cannot pass a return that is watched. */
     if (MAY_THROW(cookie) && size >= THROWS_FROM_BYTES)
         return SKIP_RETURN;

@@ -7,10 +7,11 @@
  * mix N: N operations in each thread at once, on blocks that all of them share.
  * leak N SIZE: N blocks that are never freed. wrapped N: the same by a function of its own.
  * failing: a realloc that cannot succeed. emptied: a realloc to nothing.
- * maps N: mmap and mremap, every second one munmap. deep N: one block at each depth to N.
+ * maps N: mmap and mremap, every second one munmap, and a file that is mapped. deep N: one block at each depth to N.
  * fork: a child that allocates. exec: the program anew. busy: all threads mix until the end.
  */
 #define _GNU_SOURCE
+#include <fcntl.h>
 #include <malloc.h>
 #include <pthread.h>
 #include <semaphore.h>
@@ -133,6 +134,9 @@ static void tell(void)
 
 static void maps(int number)
 {
+    int file = open("/proc/self/exe", O_RDONLY);
+    mmap(NULL, 8192, PROT_READ, MAP_PRIVATE, file, 0);
+    close(file);
     for (int i = 0; i < number; i++) {
         char *map = mmap(NULL, 8192, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         map = mremap(map, 8192, 65536, MREMAP_MAYMOVE);
