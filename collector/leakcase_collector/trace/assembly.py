@@ -22,7 +22,7 @@ from .entry_points import find_entry_points
 from .labels import Labels
 from .names import Names
 from .prices import measured_factor, prices
-from .python_objects import ObjectReader, find_object_points, type_names
+from .python_objects import ObjectReader, find_object_points, may_leave_makers, type_names
 from .python_stacks import PythonStacks
 from .stacks import StackTable
 from .watch import Watch
@@ -103,6 +103,9 @@ class Assembly:
     def objects(self) -> Optional[Watch]:
         """To be asked once: for the objects of Python, if there is one that tells of them."""
         if self._python is None:
+            return None
+        paths = [module.path for module in self._target.program_files()]
+        if may_leave_makers(self._python.image, paths):
             return None
         points = find_object_points(self._points, self._python.image)
         if not points:

@@ -6,6 +6,8 @@ by a few exported functions, which compilers do not copy into their callers, and
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Optional
 
@@ -20,6 +22,7 @@ from leakcase_collector.system.memory import Memory
 from .blocks import BlockLook, BlockReader
 from .entry_points import EntryPoints
 from .fingerprints import Words
+from .hazards import switches_stacks
 from .labels import PythonType
 
 #: ob_refcnt, of 32 bits since 3.12: 0 in what was freed or lies on a list of free objects.
@@ -32,6 +35,19 @@ _BEFORE_BYTES, _BEFORE_WORDS, _BEHIND_WORDS = 32, 2, 6
 #: and two words more.
 _HEADS = (0, 2, 4)
 _COUNT_MAX = 1 << 32
+
+
+def may_leave_makers(image: PythonImage, paths: Iterable[str]) -> bool:
+    """Whether the program may change stacks in the midst of making an object.
+
+    Up to 3.11 the garbage collector runs within the functions that make objects, and with it code
+    of the program's: where that may switch to another greenlet, a watched return ends the target.
+    From 3.12 on the collector runs between instructions only (Python/ceval_gil.c). `paths`: the
+    program's files.
+    """
+    version = re.match(r"3\.(\d+)", image.version or "")
+    collects_inside = version is None or int(version[1]) < 12
+    return collects_inside and switches_stacks(paths)
 
 
 def find_object_points(points: EntryPoints, image: PythonImage) -> list[EntryPoint]:

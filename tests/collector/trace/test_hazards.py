@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from leakcase_collector.heap.cpython_runtime import PythonImage
 from leakcase_collector.system.door import System
 from leakcase_collector.trace.hazards import (
     KernelRelease,
@@ -15,6 +16,7 @@ from leakcase_collector.trace.hazards import (
     switches_stacks,
     translator,
 )
+from leakcase_collector.trace.python_objects import may_leave_makers
 
 STATUS = "Name:\tp\nSeccomp:\t{seccomp}\nx86_Thread_features:\t{features}\n"
 LIMITS = (
@@ -126,3 +128,15 @@ def test_greenlets_are_told_by_their_extension_module() -> None:
     inside = "/srv/venv/lib/python3.11/site-packages/greenlet/_greenlet.cpython-311-x86_64.so"
     assert switches_stacks(["/usr/bin/python3.11", inside])
     assert not switches_stacks(["/usr/bin/python3.11", "/usr/lib/libgreenlet.txt"])
+
+
+@pytest.mark.parametrize(
+    ("version", "is_left"), [("3.11.2", True), ("3.9.18", True), (None, True), ("3.12.1", False)]
+)
+def test_python_s_objects_are_not_watched_where_a_greenlet_may_leave_their_making(
+    version: str | None, is_left: bool
+) -> None:
+    image = PythonImage("/usr/bin/python3", 0, 0, 0, version)
+    inside = "/srv/venv/greenlet/_greenlet.cpython-311-x86_64-linux-gnu.so"
+    assert may_leave_makers(image, [image.path, inside]) == is_left
+    assert not may_leave_makers(image, [image.path])
