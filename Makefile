@@ -15,6 +15,7 @@ TESTS :=
 WORKERS := 3
 ARGS :=
 KILLS := 200
+REQUESTS := 200
 CYCLES := 1000
 
 COLLECTOR_SIDE := bundle_spec/leakcase_bundle collector/leakcase_collector
@@ -69,9 +70,10 @@ fuzz: $(VENV)/tools.stamp ## feed the reader 100,000 hostile inputs
 accuracy: $(VENV)/tools.stamp ## judge growth on many runs of programs with known truth
 	$(PY) bench/accuracy.py $(ARGS)
 
-soak: $(VENV)/tools.stamp ## kill 200 captures and read what they left; attach a tracer 1,000 times
+soak: $(VENV)/tools.stamp ## kill 200 captures, attach a tracer 1,000 times, ask allocators 200 times
 	LEAKCASE_KILLS=$(KILLS) LEAKCASE_CYCLES=$(CYCLES) $(PY) -m pytest \
 	    tests/live/test_killed.py tests/live/test_tracer_soak.py
+	LEAKCASE_REQUESTS=$(REQUESTS) $(PY) -m pytest tests/collector/attach tests/live/test_asked.py
 
 clean: ## remove what was built; .venv stays
 	rm -rf build dist samples/build .pytest_cache .mypy_cache .ruff_cache .hypothesis
