@@ -81,6 +81,7 @@ class Assembly:
             self._tracers = [tracer]
             self._modules = opened.enter_context(CodeModules(target))
             self._unwinder = Unwinder(self._modules)
+            self._ranges: list[tuple[int, int]] = []
             names = Names(system, identity.pid)
             self.table = StackTable(self._unwinder, names, redactor, python)
             self._read_file, self._points, self._pid = read_file, points, identity.pid
@@ -149,6 +150,9 @@ class Assembly:
         """Before a window: which code is mapped now, and which threads execute Python."""
         self._unwinder.refresh()
         ranges = self._modules.executable_ranges()
+        if ranges != self._ranges:
+            self.table.forget_addresses()
+            self._ranges = ranges
         for tracer in self._tracers:
             tracer.set_code_ranges(ranges)
         if self._python is not None:

@@ -8,6 +8,8 @@ says that this is still the same object.
 
 from __future__ import annotations
 
+import enum
+import math
 import struct
 from collections import Counter
 from collections.abc import Sequence
@@ -18,17 +20,51 @@ CONTENT_BYTES = 512
 _WORD_BYTES = 8
 #: Of pairs of blocks, so few may be equal at a position that identifies.
 _EQUAL_PAIRS = 0.1
+#: Few blocks that differ do not prove that all do: pairs that are thought to have been seen
+#: before, and of these the equal ones.
+_PAIRS_BEFORE, _EQUAL_BEFORE = 50.0, 0.5
 #: Of the identifying words, so many must be as they were.
 _UNCHANGED = 0.5
+#: By chance, another block may hold the words that are as they were so often.
+_COINCIDENCE = 1 / 256
 
 Words = tuple[int, ...]
 
 
-class Likeness(NamedTuple):
-    """Whether a block is what it was; `is_weak` where another one might look the same."""
+class Likeness(enum.Enum):
+    """What a block's words say of it."""
 
-    is_same: bool
-    is_weak: bool
+    SAME = "the same block as before"
+    #: All is as before, and nothing of it tells one block from another.
+    ALIKE = "this block or one like it"
+    UNCLEAR = "too little is as before"
+    OTHER = "another block"
+
+
+class Identity(NamedTuple):
+    """The positions at which blocks of one stack and size mostly differ, and how often two of
+    them are equal there all the same."""
+
+    positions: tuple[int, ...] = ()
+    chances: tuple[float, ...] = ()
+
+    @property
+    def tells(self) -> bool:
+        """Whether blocks can be told apart at all."""
+        return math.prod(self.chances) <= _COINCIDENCE
+
+    def compare(self, then: Words, now: Words) -> Likeness:
+        """Whether the block that held `then` is the one that holds `now`."""
+        if not self.tells:
+            return Likeness.ALIKE if then == now else Likeness.OTHER
+        unchanged = [
+            chance
+            for position, chance in zip(self.positions, self.chances)
+            if position < min(len(then), len(now)) and then[position] == now[position]
+        ]
+        if len(unchanged) < _UNCHANGED * len(self.positions):
+            return Likeness.OTHER
+        return Likeness.SAME if math.prod(unchanged) <= _COINCIDENCE else Likeness.UNCLEAR
 
 
 def words_of(content: bytes) -> Words:
@@ -38,26 +74,16 @@ def words_of(content: bytes) -> Words:
     return (*words, int.from_bytes(content[-rest:], "little")) if rest else words
 
 
-def identifying_positions(blocks: Sequence[Words]) -> tuple[int, ...]:
-    """The positions at which blocks of one stack and size mostly differ, ascending.
-
-    None are known where there is one block only.
-    """
+def identity_of(blocks: Sequence[Words]) -> Identity:
+    """What tells blocks of one stack and size apart; nothing where there is one block only."""
     count = len(blocks)
     if count < 2:
-        return ()
+        return Identity()
     pairs = count * (count - 1)
-    found = []
+    positions, chances = [], []
     for position, values in enumerate(zip(*blocks)):
         equal = sum(times * (times - 1) for times in Counter(values).values())
         if equal <= _EQUAL_PAIRS * pairs:
-            found.append(position)
-    return tuple(found)
-
-
-def compare(then: Words, now: Words, positions: Sequence[int]) -> Likeness:
-    """Whether the block that held `then` is the one that holds `now`, by what identifies it."""
-    if not positions:
-        return Likeness(then == now, True)
-    unchanged = sum(1 for position in positions if then[position] == now[position])
-    return Likeness(unchanged >= _UNCHANGED * len(positions), False)
+            positions.append(position)
+            chances.append((equal / 2 + _EQUAL_BEFORE) / (pairs / 2 + _PAIRS_BEFORE))
+    return Identity(tuple(positions), tuple(chances))

@@ -83,6 +83,8 @@ class StackTable:
         self._redactor = redactor
         self._weaver = weaver
         self._numbers: dict[int, int] = {}
+        #: As unwound in code that is mapped as it was then.
+        self._unwound: dict[UnwoundStack, int] = {}
         self._stacks: dict[tuple[tuple[Place, ...], str], int] = {}
         self._by_number: list[tuple[tuple[Place, ...], str]] = []
         self._places: dict[Place, Place] = {}
@@ -103,16 +105,29 @@ class StackTable:
     def _number(self, sample: Sample) -> Optional[int]:
         registers = dict(enumerate(sample.registers))
         unwound = self._unwinder.unwind(registers, sample.sp, sample.stack)
-        places = self._places_of(unwound)
-        if self._weaver is not None:
-            places = self._weaver.weave(places, sample, self._function)
+        if self._weaver is None:
+            return self._number_of_native(unwound)
+        places = self._weaver.weave(self._places_of(unwound), sample, self._function)
         return self._number_of(places, unwound.end)
+
+    def _number_of_native(self, unwound: UnwoundStack) -> Optional[int]:
+        """The places are made once: most keys unwind to a stack that is known."""
+        known = self._unwound.get(unwound)
+        if known is None:
+            known = self._number_of(self._places_of(unwound), unwound.end)
+            if known is not None and len(self._unwound) < STACKS_MAX:
+                self._unwound[unwound] = known
+        return known
 
     def add(self, key: int, unwound: UnwoundStack) -> None:
         """Take a stack that somebody else has unwound."""
-        number = self._number_of(self._places_of(unwound), unwound.end)
+        number = self._number_of_native(unwound)
         if number is not None:
             self._numbers[key] = number
+
+    def forget_addresses(self) -> None:
+        """Other code is mapped: the same addresses may be other places."""
+        self._unwound.clear()
 
     def _places_of(self, unwound: UnwoundStack) -> list[Place]:
         return [self._place(frame) for frame in self._unwinder.frames(unwound)]

@@ -1,8 +1,10 @@
 """What became of the blocks that windows left: looked at again, later and later.
 
 A block counts as alive where nothing says that it was freed and it still holds the words that tell
-it from its like (`fingerprints`). It is dead for good where its free or its re-issue was seen in a
-later window, where the allocator's books say so, or where it holds something else.
+it from its like (`fingerprints`). It is dead for good where its free or its re-issue was seen while
+frees were watched, where the allocator's books say so, or where it holds something else. Where
+blocks of a stack are all alike, one that is as it was counts as alive too, but marked as weak; and
+not even that where blocks of the stack were seen freed: then it may be another one.
 """
 
 from __future__ import annotations
@@ -15,13 +17,15 @@ from typing import NamedTuple, Optional
 from leakcase_collector.system.clock import NS_PER_SECOND
 
 from .blocks import BlockLook, BlockReader
-from .fingerprints import compare, identifying_positions
+from .fingerprints import Identity, Likeness, identity_of
 
 #: When a window's blocks are looked at, after its end; and at the capture's end.
 LOOKS_AFTER_NS = tuple(s * NS_PER_SECOND for s in (10, 30, 60, 300, 900, 3600, 14400, 43200))
 #: Followed blocks of one window, and of all windows.
 BLOCKS_PER_WINDOW = 1500
 BLOCKS_IN_ALL = 9000
+#: Of a stack's blocks; fewer may be those of one who tidies up at times.
+_FREED_SHARE = 0.01
 
 
 class LiveBlock(NamedTuple):
@@ -80,6 +84,9 @@ class Survivors:
 
     def __init__(self) -> None:
         self.cohorts: list[Cohort] = []
+        #: By stack, blocks that were followed, and of these those that were seen freed.
+        self._followed: Counter[int] = Counter()
+        self._freed: Counter[int] = Counter()
 
     def room(self) -> int:
         """How many blocks of a further window can be followed."""
@@ -97,6 +104,7 @@ class Survivors:
                 cohort.unread[block.stack] += 1
             else:
                 cohort.followed.append(Followed(block, look, look))
+                self._followed[block.stack] += 1
         self.cohorts.append(cohort)
         return cohort
 
@@ -114,26 +122,28 @@ class Survivors:
                     kept.append(one)
                 else:
                     cohort.bury(one)
+                    self._freed[one.block.stack] += 1
             cohort.followed = kept
 
     def look(self, cohort: Cohort, reader: BlockReader) -> list[StackLook]:
         """Look at a window's blocks now."""
-        positions = self._positions()
+        identities = self._identities()
         counts: dict[int, list[int]] = {}
         kept = []
         for one in cohort.followed:
-            state, weak = _state(one, reader, positions[_kind(one)])
-            if state == _DEAD:
+            state = _state(one, reader, identities[_kind(one)])
+            if state is Likeness.OTHER:
                 cohort.bury(one)
                 continue
             kept.append(one)
-            count = counts.setdefault(one.block.stack, [0, 0, 0, 0])
-            if state == _UNKNOWN:
+            stack = one.block.stack
+            count = counts.setdefault(stack, [0, 0, 0, 0])
+            if state is Likeness.UNCLEAR or (state is Likeness.ALIKE and self._frees(stack)):
                 count[2] += 1
             else:
                 count[0] += 1
                 count[1] += one.block.size_bytes
-                count[3] += weak
+                count[3] += state is Likeness.ALIKE
         cohort.followed = kept
         cohort.looks += 1
         return [
@@ -141,42 +151,42 @@ class Survivors:
             for stack, (alive, held, unknown, weak) in sorted(_with_dead(counts, cohort).items())
         ]
 
-    def _positions(self) -> dict[tuple[int, int], tuple[int, ...]]:
+    def _frees(self, stack: int) -> bool:
+        """Whether the stack's blocks are freed, as far as frees were watched."""
+        return self._freed[stack] > _FREED_SHARE * self._followed[stack]
+
+    def _identities(self) -> dict[tuple[int, int], Identity]:
         """What identifies blocks, by stack and size, learned from all windows."""
         kinds: dict[tuple[int, int], list[tuple[int, ...]]] = {}
         for cohort in self.cohorts:
             for one in cohort.followed:
                 kinds.setdefault(_kind(one), []).append(one.then.words)
-        return {kind: identifying_positions(blocks) for kind, blocks in kinds.items()}
+        return {kind: identity_of(blocks) for kind, blocks in kinds.items()}
 
     def weak_share(self, cohort: Cohort) -> float:
         """Of a window's followed blocks, those with nothing that tells one from another."""
-        positions = self._positions()
-        weak = sum(1 for one in cohort.followed if not positions[_kind(one)])
+        identities = self._identities()
+        weak = sum(1 for one in cohort.followed if not identities[_kind(one)].tells)
         return weak / len(cohort.followed) if cohort.followed else 0.0
-
-
-_ALIVE, _DEAD, _UNKNOWN = range(3)
 
 
 def _kind(one: Followed) -> tuple[int, int]:
     return one.block.stack, one.block.size_bytes
 
 
-def _state(one: Followed, reader: BlockReader, positions: Sequence[int]) -> tuple[int, bool]:
+def _state(one: Followed, reader: BlockReader, identity: Identity) -> Likeness:
     address = one.block.address
     if not reader.is_mapped(address):
-        return _DEAD, False
+        return Likeness.OTHER
     now = reader.read(address, one.block.size_bytes)
     if now is None:
-        return _UNKNOWN, False
+        return Likeness.UNCLEAR
     if reader.is_freed(address, one.then, now):
-        return _DEAD, False
-    likeness = compare(one.then.words, now.words, positions)
-    if not likeness.is_same:
-        return _DEAD, False
-    one.now = now
-    return _ALIVE, likeness.is_weak
+        return Likeness.OTHER
+    likeness = identity.compare(one.then.words, now.words)
+    if likeness in (Likeness.SAME, Likeness.ALIKE):
+        one.now = now
+    return likeness
 
 
 def _with_dead(counts: dict[int, list[int]], cohort: Cohort) -> dict[int, list[int]]:

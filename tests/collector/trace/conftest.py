@@ -50,4 +50,6 @@ def blocks_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def blocks(blocks_program: Path) -> Iterator[Blocks]:
     with started([str(blocks_program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        yield Blocks(process)
+        made = Blocks(process)
+        made.ask("free 1")  # It answers: it is up.
+        yield made

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from leakcase_collector.trace.blocks import BlockReader
-from leakcase_collector.trace.fingerprints import compare, identifying_positions, words_of
+from leakcase_collector.trace.fingerprints import Identity, Likeness, identity_of, words_of
 from leakcase_collector.trace.survivors import (
     BLOCKS_PER_WINDOW,
     Cohort,
@@ -90,6 +90,27 @@ def test_zeros_say_nothing_about_which_block_they_are(blocks: Blocks) -> None:
     assert found.weak == found.alive, "those that look alive are marked"
 
 
+def test_blocks_that_are_alike_do_not_count_where_their_stack_is_seen_to_free(
+    blocks: Blocks,
+) -> None:
+    """Zeros in the place of freed zeros look as if nothing had happened."""
+    watched = Watched(blocks, "zeros", is_glibc=True)
+    seen = dict.fromkeys(watched.addresses[: COUNT // 2], 1)
+    watched.survivors.drop_dead(seen)
+    found = watched.look()
+    assert (found.alive, found.weak) == (0, 0)
+    assert (found.dead, found.unknown) == (COUNT // 2, COUNT // 2)
+
+
+def test_objects_that_can_be_told_apart_count_though_their_stack_frees_others(
+    blocks: Blocks,
+) -> None:
+    watched = Watched(blocks, "objects", is_glibc=True)
+    watched.survivors.drop_dead(dict.fromkeys(watched.addresses[: COUNT // 2], 1))
+    found = watched.look()
+    assert (found.alive, found.dead, found.unknown) == (COUNT // 2, COUNT // 2, 0)
+
+
 def test_what_was_unmapped_is_dead(blocks: Blocks) -> None:
     survivors = Survivors()
     (address,) = blocks.ask("make objects 1 400000")
@@ -147,18 +168,49 @@ def test_blocks_of_other_windows_help_to_tell(blocks: Blocks) -> None:
 
 def test_words_that_all_share_do_not_identify() -> None:
     blocks = [(1, 2, number, 0, number % 2) for number in range(20)]
-    assert identifying_positions(blocks) == (2,)
+    identity = identity_of(blocks)
+    assert identity.positions == (2,)
+    assert identity.tells
+
+
+def test_words_with_few_values_do_not_identify_by_themselves() -> None:
+    """A chance of one in ten to meet the like is no proof, and two of them are little."""
+    blocks = [(number % 11, number % 13) for number in range(143)]
+    identity = identity_of(blocks)
+    assert identity.positions == (0, 1)
+    assert not identity.tells
+    assert identity.compare(blocks[5], blocks[5]) is Likeness.ALIKE
+
+
+def test_what_another_block_may_hold_by_chance_is_unclear() -> None:
+    blocks = [(number, number % 11) for number in range(143)]
+    identity = identity_of(blocks)
+    assert identity.compare((7, 7), (7, 0)) is Likeness.SAME
+    assert identity.compare((7, 7), (0, 7)) is Likeness.UNCLEAR
+    assert identity.compare((7, 7), (0, 0)) is Likeness.OTHER
+
+
+def test_two_blocks_need_more_than_one_word_that_differs() -> None:
+    assert not identity_of([(1, 5), (2, 5)]).tells
+    assert identity_of([(1, 5, 3), (2, 5, 4)]).tells
+
+
+SURE = 0.001
 
 
 def test_constants_that_remain_do_not_make_another_block_the_same() -> None:
     then, other = (1, 1, 1, 1, 1, 1, 77), (1, 1, 1, 1, 1, 1, 78)
-    assert not compare(then, other, (6,)).is_same
+    assert Identity((6,), (SURE,)).compare(then, other) is Likeness.OTHER
 
 
 def test_half_of_the_identifying_words_are_enough() -> None:
-    then = (0, 11, 22, 33, 44)
-    assert compare(then, (9, 11, 22, 0, 0), (1, 2, 3, 4)).is_same
-    assert not compare(then, (9, 11, 0, 0, 0), (1, 2, 3, 4)).is_same
+    then, identity = (0, 11, 22, 33, 44), Identity((1, 2, 3, 4), (SURE,) * 4)
+    assert identity.compare(then, (9, 11, 22, 0, 0)) is Likeness.SAME
+    assert identity.compare(then, (9, 11, 0, 0, 0)) is Likeness.OTHER
+
+
+def test_a_block_that_became_shorter_is_compared_as_far_as_it_goes() -> None:
+    assert Identity((1, 3), (SURE, SURE)).compare((0, 1, 2, 3), (0, 1)) is Likeness.SAME
 
 
 def test_a_rest_of_less_than_a_word_is_a_word() -> None:
