@@ -135,7 +135,7 @@ class CodeModules:
 
     def refresh(self) -> bool:
         """Read the mappings again; True if those of code changed, by dlopen(3) or a compiler."""
-        mappings = [mapping for mapping in self._target.mappings() if _is_code(mapping)]
+        mappings = [one for one in _named_again(self._target.mappings()) if _is_code(one)]
         if mappings == self._mappings:
             return False
         self._mappings = mappings
@@ -204,3 +204,25 @@ class CodeModules:
 
 def _is_code(mapping: MemoryMapping) -> bool:
     return mapping.executable and not mapping.path.startswith(_OF_THE_KERNEL)
+
+
+def _named_again(mappings: Sequence[MemoryMapping]) -> list[MemoryMapping]:
+    """Code that a program has copied to huge pages, in the place of its file's, as that file's.
+
+    Node.js does so with --use-largepages. What is mapped then has no name, but lies where in the
+    file the mapping before it would go on, and the next one does.
+    """
+    found: list[MemoryMapping] = []
+    for mapping, after in zip(mappings, [*mappings[1:], None]):
+        if mapping.executable and not mapping.path and found and after is not None:
+            before = found[-1]
+            offset = before.offset + mapping.start - before.start
+            goes_on = after.offset - offset == after.start - mapping.start
+            if (
+                before.inode
+                and (before.inode, before.path) == (after.inode, after.path)
+                and goes_on
+            ):
+                mapping = mapping._replace(offset=offset, inode=before.inode, path=before.path)
+        found.append(mapping)
+    return found

@@ -175,6 +175,24 @@ def test_code_that_is_mapped_later_is_known_after_a_refresh() -> None:
         assert modules.executable_ranges()[-1] == (JIT, JIT + 4096)
 
 
+def test_code_that_was_copied_to_huge_pages_is_still_its_files() -> None:
+    """The middle of a file's code, mapped anew without a name, as Node.js does."""
+    content = tiny(b"\x90" * 0x5000)[0]
+    target = OneFile(content)
+    (whole,) = target.mappings()
+    first = whole._replace(end=BASE + 0x1000)
+    middle = whole._replace(start=BASE + 0x1000, end=BASE + 0x3000, inode=0, path=b"")
+    last = whole._replace(start=BASE + 0x3000, offset=0x3000)
+    jit = code_made_at_run_time(whole.end)
+    target.mappings = lambda: [first, middle, last, jit]  # type: ignore[method-assign]
+    with CodeModules(target) as modules:
+        place = modules.place(BASE + 0x2345)
+        assert place is not None and place.module is not None
+        assert (place.module.path, place.address) == ("/lib/one.so", LINKED_AT + 0x2345)
+        compiled = modules.place(whole.end + 5)
+        assert compiled is not None and compiled.module is None
+
+
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("leakcase_collector.unwind.unwinder._REMEMBERED_MAX", 50)
     with CodeModules(with_compiled_code()) as modules:
