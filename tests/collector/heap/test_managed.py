@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,10 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leakcase_bundle.records import ManagedHeap
+from leakcase_bundle.records import ManagedClasses, ManagedHeap, ManagedNative
 from leakcase_collector.errors import NotSupported
 from leakcase_collector.heap.go_heap import find_go_heap
 from leakcase_collector.heap.java_counters import heap_figures, parse_counters
+from leakcase_collector.probes.java_classes import ClassCount, JavaClassesProbe, parse_histogram
 from leakcase_collector.probes.managed_heap import ManagedHeapProbe
 from leakcase_collector.system.door import System
 from leakcase_collector.system.identity import ProcessIdentity
@@ -24,6 +26,7 @@ from tests.collector.probes.context import RecordingContext
 
 HERE = Path(__file__).parent
 MIB = 1 << 20
+PURPOSES = ("purposes", "reserved_bytes")
 
 
 def _need(*programs: str) -> None:
@@ -105,6 +108,60 @@ def test_no_bytes_make_the_counters_reader_fail(rest: bytes, entries: int, at: i
     for content in (rest, prologue + rest):
         with suppress(NotSupported):
             heap_figures(parse_counters(content))
+
+
+def _asked(pid: int) -> RecordingContext:
+    system = System()
+    context = RecordingContext(pid, identity=ProcessIdentity(system, pid))
+    probe = JavaClassesProbe()
+    probe.begin(context, 1)
+    probe.finish(context, 2)
+    return context
+
+
+def test_a_jvm_tells_its_objects_by_class_without_a_jdk(kept: Path) -> None:
+    tracking = "-XX:NativeMemoryTracking=summary"
+    with _running(["java", "-Xmx128m", tracking, "-cp", str(kept), "Kept"]) as (pid, _):
+        context = _asked(pid)
+        left = {path.name for path in Path("/tmp").glob(".attach_pid*")}
+        assert f".attach_pid{pid}" not in left
+    assert not context.gaps
+    first, last = context.emitted(ManagedClasses)
+    for classes in (first, last):
+        counts = dict(zip(classes.names, classes.counts))
+        assert counts["byte[]"] > 20_000 and counts["java.lang.String"] > 100
+        assert classes.includes_garbage
+    native = dict(zip(*(getattr(context.emitted(ManagedNative)[0], name) for name in PURPOSES)))
+    assert native["java-heap"] == 128 * MIB and native["thread"] > 0
+
+
+@pytest.mark.parametrize(
+    "option, detail",
+    [("-XX:+DisableAttachMechanism", "jvm-attach"), ("-Xrs", "native-memory-tracking")],
+)
+def test_a_jvm_that_cannot_be_asked_is_left_alone(option: str, detail: str, kept: Path) -> None:
+    with _running(["java", "-Xmx128m", option, "-cp", str(kept), "Kept"]) as (pid, _):
+        context = _asked(pid)
+        time.sleep(0.2)
+        assert Path(f"/proc/{pid}/status").exists()
+        assert "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    assert context.gaps == [("not-supported", detail)]
+
+
+def test_classes_are_called_as_the_language_calls_them() -> None:
+    text = """ num     #instances         #bytes  class name (module)
+-------------------------------------------------------
+   1:         20100       20400000  [B (java.base@17.0.15)
+   2:           300         90000  [[Ljava.lang.String; (java.base@17.0.15)
+   3:            10         160    Session
+   4:             5          80    Session
+Total         20415       20490240
+"""
+    assert parse_histogram(text) == [
+        ClassCount("byte[]", 20100, 20400000),
+        ClassCount("java.lang.String[][]", 300, 90000),
+        ClassCount("Session", 15, 240),
+    ]
 
 
 # --- Go -------------------------------------------------------------------------------------------
