@@ -18,7 +18,7 @@
 struct python_layout {
     __u64 current_thread;   /* user address of a pointer to the running thread state; 0: not known */
     __u64 instruction_mask; /* 32 bits where it is an index (f_lasti), 64 where it is an address */
-    __u16 thread_native_id; /* in a thread state: the kernel's number of the thread; 0: not there */
+    __u16 thread_number;    /* in a thread state: the kernel's number of the thread; 0: not known */
     __u16 thread_frame;     /* in a thread state: pointer to the innermost frame, or to a cframe */
     __u16 cframe_frame;     /* in a cframe: pointer to the innermost frame; PYTHON_ABSENT: no cframe */
     __u16 frame_previous;
@@ -31,6 +31,8 @@ struct python_layout {
     __u8 has_shims;         /* 1 since 3.12: frames that stand for a call from C */
     __u8 shim_owner;        /* whose owner is this one */
     __u32 armed;
+    __u16 descriptor_number; /* not 0: thread_number leads to the C library's descriptor of the */
+    __u16 unused[3];         /* thread, and in that the number is here (3.10 and before) */
 };
 
 struct python_frame {
@@ -44,7 +46,7 @@ struct python_frames {
     struct python_frame frames[PYTHON_FRAMES];
 };
 
-_Static_assert(sizeof(struct python_layout) == 40, "PythonLayout.for_kernel() packs 40 bytes");
+_Static_assert(sizeof(struct python_layout) == 48, "PythonLayout.for_kernel() packs 48 bytes");
 _Static_assert(sizeof(struct python_frames) == 8 + 16 * PYTHON_FRAMES, "frames_of_sample()");
 
 /* What stands at an address; 0 where it cannot be read: the helper clears what it could not fill. */
@@ -95,15 +97,18 @@ static __always_inline __u64 python_object_bytes(__u64 object)
 static __always_inline __u64 python_innermost(const struct python_layout *layout,
                                               const __u64 *known, __u32 tid)
 {
-    __u64 thread, frame;
+    __u64 thread, number, frame;
 
     if (known) {
         thread = *known;
     } else {
-        if (!layout->current_thread || !layout->thread_native_id)
+        if (!layout->current_thread || !layout->thread_number)
             return 0;
         thread = python_word(layout->current_thread);
-        if (!thread || python_word(thread + layout->thread_native_id) != tid)
+        number = python_word(thread + layout->thread_number);
+        if (layout->descriptor_number)
+            number = (__u32)python_word(number + layout->descriptor_number);
+        if (!thread || number != tid)
             return 0;
     }
     frame = python_word(thread + layout->thread_frame);

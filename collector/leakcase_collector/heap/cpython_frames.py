@@ -16,7 +16,7 @@ from .cpython_blocks import ResidentBlocks
 from .cpython_code import CodeNames
 from .cpython_layout import PythonLayout, layout_of
 from .cpython_runtime import PythonImage
-from .cpython_threads import find_threads, main_interpreter
+from .cpython_threads import find_threads, main_interpreter, number_at
 
 #: No frame is larger up to the last field that is read.
 _FRAME_BYTES = 112
@@ -88,18 +88,14 @@ class Interpreter:
         they cannot be found. `numbers`: of `cpython_threads.thread_numbers`."""
         return find_threads(self._image, self.layout, self._blocks, numbers)
 
-    def for_kernel(self, numbers: Mapping[int, int]) -> bytes:
-        """The layout for the walk at an event; `numbers` as for `threads`."""
-        native_ids = all(inner == outer for inner, outer in numbers.items())
-        return self.layout.for_kernel(self._running_thread_at(), native_ids)
-
-    def _running_thread_at(self) -> Optional[int]:
-        if self.layout.running is None:
-            return None
+    def for_kernel(self, numbers: Mapping[int, int], threads: Mapping[int, int]) -> bytes:
+        """The layout for the walk at an event; `numbers` and `threads`: of and from `threads`."""
         where, offset = self.layout.running
-        if where == "runtime":
-            return self._image.runtime + offset
-        return main_interpreter(self._image, self.layout, self._blocks) + offset
+        start = self._image.runtime
+        if where == "interpreter":
+            start = main_interpreter(self._image, self.layout, self._blocks)
+        found = number_at(self.layout, self._blocks, threads.values(), numbers)
+        return self.layout.for_kernel(start + offset, found)
 
     def stack(self, thread: int) -> list[Run]:
         """What the thread with this thread state executes now, innermost first."""

@@ -20,7 +20,7 @@ from .cpython_runtime import PythonImage
 
 _ABSENT = 0xFFFF
 #: struct python_layout of collector/bpf/python.h.
-_FOR_KERNEL = struct.Struct("=QQ8H4BI")
+_FOR_KERNEL = struct.Struct("=QQ8H4BIH6x")
 #: The beginning of _Py_DebugOffsets: cookie, version, whether free-threaded, then one word each.
 _OFFSETS = struct.Struct("=8sQQ41Q")
 _COOKIE = b"xdebugpy"
@@ -70,26 +70,26 @@ class PythonLayout(NamedTuple):
     #: Where the data of strings begin: those of ASCII characters only, and others.
     ascii_data: int
     unicode_data: int
-    #: From which structure and where on the running thread state is found (3.11 and later).
-    running: Optional[tuple[str, int]]
+    #: From which structure and where on the running thread state is found.
+    running: tuple[str, int]
 
     @property
     def instruction_is_index(self) -> bool:
         """f_lasti, an int, before 3.11; an address since."""
         return self.owner is None
 
-    def for_kernel(self, running_thread_at: Optional[int], native_ids: bool) -> bytes:
+    def for_kernel(self, running_thread_at: int, number_at: Optional[tuple[int, int]]) -> bytes:
         """The same for the walk at an event, as struct python_layout of collector/bpf/python.h.
 
-        `running_thread_at`: the address of the pointer to the running thread state; None where it
-        is not known. `native_ids`: whether thread numbers in the target are those of the kernel
-        (they are not in a pid namespace of its own).
+        `running_thread_at`: the address of the pointer to the running thread state. `number_at`:
+        where that tells the kernel's number of its thread, and 0 or where in what it points to
+        there; None where it is not known or the target counts its threads otherwise.
         """
-        knows = running_thread_at is not None and native_ids and self.native_id is not None
+        thread_number, descriptor_number = number_at or (0, 0)
         return _FOR_KERNEL.pack(
-            running_thread_at or 0 if knows else 0,
+            running_thread_at,
             0xFFFFFFFF if self.instruction_is_index else 0xFFFFFFFFFFFFFFFF,
-            self.native_id or 0 if knows else 0,
+            thread_number,
             self.thread_frame,
             _ABSENT if self.cframe_frame is None else self.cframe_frame,
             self.previous,
@@ -102,6 +102,7 @@ class PythonLayout(NamedTuple):
             int(self.shim_owner is not None),
             self.shim_owner or 0,
             1,
+            descriptor_number,
         )
 
 
@@ -123,10 +124,10 @@ _BEFORE_3_11 = PythonLayout(
     code=CodeLayout(first_line=40, file=104, name=112, line_table=120, start=None),
     ascii_data=48,
     unicode_data=72,
-    running=None,
+    running=("runtime", 568),  # gilstate.tstate_current
 )
 _TABLE = {
-    8: _BEFORE_3_11._replace(minor=8),
+    8: _BEFORE_3_11._replace(minor=8, running=("runtime", 1368)),
     9: _BEFORE_3_11,
     10: _BEFORE_3_11._replace(minor=10, instruction=96),
     11: PythonLayout(
@@ -147,7 +148,7 @@ _TABLE = {
         code=CodeLayout(first_line=72, file=112, name=128, line_table=136, start=184),
         ascii_data=48,
         unicode_data=72,
-        running=("runtime", 576),  # gilstate.tstate_current
+        running=("runtime", 576),
     ),
     12: PythonLayout(
         minor=12,

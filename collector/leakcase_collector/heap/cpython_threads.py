@@ -9,7 +9,7 @@ src/internal/pthread_impl.h).
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Optional
 
@@ -25,7 +25,6 @@ _THREADS_MAX = 65_536
 _READS = 3
 #: Thread states begin with: previous, next, interpreter.
 _LINKS = struct.Struct("=3Q")
-_STATE_BYTES = 256
 #: In the descriptors of glibc and of musl on x86-64, and of glibc on aarch64.
 _NUMBER_AT = (720, 48, 208)
 
@@ -139,17 +138,38 @@ def _interpreters(
         interpreter = _word(blocks, interpreter + layout.next_interpreter)
 
 
+def number_at(
+    layout: PythonLayout,
+    blocks: ResidentBlocks,
+    states: Iterable[int],
+    numbers: Mapping[int, int],
+) -> Optional[tuple[int, int]]:
+    """Where thread states tell the kernel's number of their thread: the place in them, and 0 or
+    the place in what that points to. None where it is not known, or the target has numbers of its
+    own."""
+    if any(inner != outer for inner, outer in numbers.items()):
+        return None
+    if layout.native_id is not None:
+        return layout.native_id, 0
+    for state in states:
+        descriptor = _word(blocks, state + layout.thread_id)
+        for offset in _NUMBER_AT:
+            if _int(blocks, descriptor + offset) in numbers:
+                return layout.thread_id, offset
+    return None
+
+
 def _number_of(
     blocks: ResidentBlocks, layout: PythonLayout, state: int, numbers: Mapping[int, int]
 ) -> Optional[int]:
-    content = blocks.read_now(state, _STATE_BYTES)
     if layout.native_id is not None:
-        number = int.from_bytes(content[layout.native_id : layout.native_id + 8], "little")
+        number = _word(blocks, state + layout.native_id)
         if number in numbers:
             return numbers[number]
-    descriptor = int.from_bytes(content[layout.thread_id : layout.thread_id + 8], "little")
+    # A forked child's main thread still has its parent's number there (3.11 and later).
+    descriptor = _word(blocks, state + layout.thread_id)
     for offset in _NUMBER_AT:
-        number = int.from_bytes(blocks.read_now(descriptor + offset, 4), "little")
+        number = _int(blocks, descriptor + offset)
         if number in numbers:
             return numbers[number]
     return None
@@ -157,3 +177,7 @@ def _number_of(
 
 def _word(blocks: ResidentBlocks, address: int) -> int:
     return int.from_bytes(blocks.read_now(address, 8), "little")
+
+
+def _int(blocks: ResidentBlocks, address: int) -> int:
+    return int.from_bytes(blocks.read_now(address, 4), "little")

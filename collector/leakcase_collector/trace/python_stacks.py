@@ -54,7 +54,8 @@ class PythonStacks:
         self.close()
         self._interpreter.look_again(self._opened.enter_context(self._open_memory()))
         numbers = thread_numbers(self._system, self._pid)
-        return self._interpreter.for_kernel(numbers), self._interpreter.threads(numbers)
+        threads = self._interpreter.threads(numbers)
+        return self._interpreter.for_kernel(numbers, threads), threads
 
     def weave(
         self, frames: Sequence[Place], sample: Any, name_of: Callable[[Place], Optional[str]]
