@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from typing import Literal, TypeAlias
@@ -114,6 +114,17 @@ def responsible(stack: Stack, passing_on: frozenset[Named] = frozenset()) -> Fra
             first = first or frame
     named = (frame for frame in stack.frames if frame.function is not None)
     return first or next(named, None) or next(iter(stack.frames), None)
+
+
+def readable(frames: Sequence[Frame]) -> tuple[Frame, ...]:
+    """Frames without those of an interpreter that lie between the functions that it runs."""
+    if not any(frame.code == "python" for frame in frames):
+        return tuple(frames)
+    inner = next(i for i, one in enumerate(frames) if one.code == "python" or part_of(one) == "own")
+    return (
+        *frames[:inner],
+        *(one for one in frames[inner:] if one.code == "python" or part_of(one) == "own"),
+    )
 
 
 def place(frame: Frame) -> str:

@@ -143,18 +143,21 @@ class TraceStore:
             draft.looks.append(Survival(one.age_ns / 1e9, found))
 
     def _add_outstanding(self, one: kinds.TraceOutstanding) -> None:
+        unknown = [None] * len(one.stacks)
+        older_blocks = unknown if one.older_blocks is None else one.older_blocks
+        older_bytes = unknown if one.older_bytes is None else one.older_bytes
         draft = self._draft(
-            one, one.blocks, one.bytes_held, one.older_blocks, one.older_bytes, one.allocations
+            one, one.blocks, one.bytes_held, one.allocations, older_blocks, older_bytes
         )
         if draft is not None and len(draft.outstanding) < MOST_LOOKS:
             rows = zip(
-                one.stacks, one.blocks, one.bytes_held, one.older_blocks, one.older_bytes,
-                one.allocations, strict=True,
+                one.stacks, one.blocks, one.bytes_held, one.allocations, older_blocks, older_bytes,
+                strict=True,
             )  # fmt: skip
             found = {stack: Held(*figures) for stack, *figures in rows}
             draft.outstanding.append((one.taken_ns, found))
 
-    def _draft(self, record: Any, *columns: Sequence[int]) -> _Draft | None:
+    def _draft(self, record: Any, *columns: Sequence[int | None]) -> _Draft | None:
         """The window of a record whose lists go together; None, and counted, where not."""
         rows = len(record.stacks)
         draft = self._windows.get(record.window)

@@ -76,10 +76,10 @@ class Held:
 
     blocks: int
     held_bytes: int
-    older_blocks: int
-    """Of these, allocated in the first half of the time traced."""
-    older_bytes: int
     allocations: int
+    older_blocks: int | None = None
+    """Of these, allocated in the first half of the time traced; None: not told."""
+    older_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

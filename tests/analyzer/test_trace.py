@@ -10,11 +10,12 @@ import pytest
 
 from leakcase_analyzer.analysis import Analysis, analyze
 from leakcase_analyzer.findings.suspect import Suspect, Suspects
+from leakcase_analyzer.report.code_tables import callers_line
 from leakcase_analyzer.report.json_report import json_text
 from leakcase_analyzer.report.markdown import markdown_text
 from leakcase_analyzer.report.units import render
 from leakcase_bundle import records as kinds
-from leakcase_bundle.strings import SymbolToken
+from leakcase_bundle.strings import PathToken, SymbolToken
 from tests.analyzer.cases import Capture, as_file
 from tests.analyzer.heap_cases import leaked
 from tests.analyzer.trace_cases import CHURN, FOREVER, LEAK, Source, Traced, growing, watched
@@ -269,6 +270,69 @@ def test_full_tracing_tells_what_is_held_by_stack_and_age(tmp_path: Path) -> Non
         first
     )
     assert [function(one) for one in found.passing] == ["queue"]
+
+
+def test_what_a_tool_tells_without_ages_is_not_said_to_stay(tmp_path: Path) -> None:
+    case = Traced(growing(), [LEAK, CHURN]).all_traced(10, 60)
+    case.extra[-1] = replace(
+        case.extra[-1], allocations=case.extra[-1].blocks, older_blocks=None, older_bytes=None
+    )
+    first = code(case, tmp_path).suspects[0]
+    assert first.fate == "unclear"
+    assert first.confidence <= 0.5
+    assert words(first) == "1,800 blocks of 176 KiB are not freed"
+
+
+def test_kinds_of_blocks_with_windows_of_their_own_are_compared_by_their_rates(
+    tmp_path: Path,
+) -> None:
+    # The second kind's windows are a tenth as long: ten times as much stays as they held.
+    case = growing()
+    Traced(case, [replace(LEAK, each_window=100)], window_starts=(5, 15)).add()
+    other = growing()
+    object_leak = Source(("remember", "main"), each_window=10)
+    Traced(other, [object_leak], window_starts=(8, 18), window_seconds=0.03).add()
+    for one in other.extra:
+        numbers = {
+            name: getattr(one, name) + 100
+            for name in ("window", "frame", "stack")
+            if isinstance(getattr(one, name, None), int)
+        }
+        if isinstance(one, kinds.CodeStack):
+            numbers["frames"] = [n + 100 for n in one.frames]
+        if isinstance(one, kinds.TraceSites | kinds.TraceSurvival):
+            numbers["stacks"] = [n + 100 for n in one.stacks]
+        if isinstance(one, kinds.TraceWindow):
+            numbers["watched"] = "python-objects"
+        case.extra.append(replace(one, **numbers))
+    shares = {function(one): one.share for one in code(case, tmp_path).suspects}
+    assert shares == {
+        "leak_session": pytest.approx(0.5, abs=0.001),
+        "remember": pytest.approx(0.5, abs=0.001),
+    }
+
+
+def test_the_interpreters_frames_do_not_stand_between_the_functions_that_it_runs(
+    tmp_path: Path,
+) -> None:
+    python = kinds.CodeFrame(9, "python", function=SymbolToken("serve"), file=PathToken("<file:1>"))
+    native = {
+        n: kinds.CodeFrame(n, "native", PathToken(path), function=SymbolToken(name))
+        for n, path, name in (
+            (1, "/usr/lib/python3/dist-packages/<file:2>", "parse"),
+            (2, "/usr/bin/python3.11", "_PyEval_EvalFrameDefault"),
+            (3, "/usr/bin/python3.11", "Py_BytesMain"),
+        )
+    }
+    case = Traced(growing(), [LEAK]).add()
+    case.extra = [
+        one for one in case.extra if not isinstance(one, kinds.CodeFrame | kinds.CodeStack)
+    ]
+    outer = replace(python, frame=8, function=SymbolToken("main_loop"))
+    case.extra += [python, outer, *native.values(), kinds.CodeStack(0, [1, 2, 9, 2, 8, 3], "root")]
+    first = code(case, tmp_path).suspects[0]
+    assert function(first) == "parse"
+    assert callers_line(first, 80) == "called by serve, main_loop"
 
 
 def test_full_tracing_of_a_heap_that_does_not_grow_gives_its_own_rate(tmp_path: Path) -> None:

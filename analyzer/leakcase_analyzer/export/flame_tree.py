@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from leakcase_analyzer.code_names import in_full
+from leakcase_analyzer.code_names import in_full, readable
 from leakcase_analyzer.export.weighted import Weighted
 from leakcase_analyzer.trace_looks import UNKNOWN_FRAME, Frame
 
@@ -38,7 +38,8 @@ def flame_tree(stacks: Sequence[Weighted]) -> Node:
             continue
         node = root
         _add(root, one)
-        for frame in tuple(reversed(one.frames or (UNKNOWN_FRAME,)))[:MOST_DEPTH]:
+        frames = readable(one.frames or (UNKNOWN_FRAME,))
+        for frame in frames[: -MOST_DEPTH - 1 : -1]:
             node = node.callees.setdefault(in_full(frame), Node(frame))
             _add(node, one)
     return root

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from leakcase_analyzer.code_names import place
+from leakcase_analyzer.code_names import place, readable
 from leakcase_analyzer.export.weighted import Weighted
 
 UNKNOWN = "[unknown]"
@@ -15,7 +15,7 @@ def folded_text(stacks: Sequence[Weighted]) -> str:
     sums: dict[str, int] = {}
     for one in stacks:
         if one.stayed_bytes:
-            names = [place(frame).replace(";", ":") for frame in reversed(one.frames)]
+            names = [place(frame).replace(";", ":") for frame in reversed(readable(one.frames))]
             line = ";".join(names or [UNKNOWN])
             sums[line] = sums.get(line, 0) + one.stayed_bytes
     ordered = sorted(sums.items(), key=lambda item: (-item[1], item[0]))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from leakcase_analyzer.analysis import Analysis
 from leakcase_analyzer.errors import UsageProblem
 from leakcase_analyzer.evidence import Evidence
-from leakcase_analyzer.findings.fates import fates_of
+from leakcase_analyzer.findings.fates import fates_of, watched_seconds
 from leakcase_analyzer.trace_looks import Frame, Tracing
 
 
@@ -37,9 +37,12 @@ def _all(evidence: Evidence) -> list[Weighted]:
     tracing = evidence.tracing
     made = _made(tracing)
     stayed: dict[int, tuple[float, float]] = {}
+    # Of several kinds of blocks with windows of their own: as if all had been watched as long.
+    bursts = [one for one in tracing.windows if not one.outstanding]
+    seconds = max(watched_seconds(bursts).values(), default=0.0)
     for fate in fates_of(evidence):
         for stack, one in fate.staying.items():
-            stayed[stack] = (one.blocks, one.size_bytes)
+            stayed[stack] = (one.blocks_per_second * seconds, one.bytes_per_second * seconds)
     for window in tracing.windows:
         for stack, held in window.outstanding[-1].rows.items() if window.outstanding else ():
             blocks, size = stayed.get(stack, (0.0, 0.0))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeAlias
 
 from leakcase_analyzer.code_names import responsible, wrappers
 from leakcase_analyzer.evidence import Evidence
-from leakcase_analyzer.series.survival import Cohort, Curve, curve
+from leakcase_analyzer.series.survival import SAME_AGE, Cohort, Curve, curve
 from leakcase_analyzer.trace_looks import Alive, Frame, Site, Tracing, Watched
 
 #: What makes frames one place: the function where it has a name, else the address.
@@ -20,6 +20,10 @@ Place: TypeAlias = tuple[str, str | None, str | int | None, str | None]
 ENOUGH_LINGER_NS = 900_000_000
 #: What such a block counts where frees were not.
 WEAK_WORTH = 0.5
+#: The part of the windows that must have been followed to an age to compare places at it.
+FAIR_PART = 1 / 3
+#: A hostile case's windows may have no length.
+LEAST_SECONDS = 1e-6
 NEVER_SEEN = Site(0, 0, 0, 0, 0)
 
 
@@ -35,6 +39,8 @@ class Batch:
     alive_bytes: float
     weak: float
     unknown: float
+    watched_seconds: float
+    """In all windows of this one's kind: what bytes are to be divided by."""
 
     @property
     def age_seconds(self) -> float:
@@ -47,10 +53,14 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Staying:
-    """Blocks that live on, as far as they were followed."""
+    """What lives on, as far as it was followed, for each second of the windows of its kind.
 
-    blocks: float
-    size_bytes: float
+    Some kinds of blocks are watched in windows of their own, of another length; only their rates
+    can be added.
+    """
+
+    blocks_per_second: float
+    bytes_per_second: float
 
 
 @dataclass
@@ -58,6 +68,8 @@ class PlaceFate:
     """All that is known of one place's blocks, when all windows have been added."""
 
     place: Place
+    common_age_seconds: float
+    """Up to which what stays is compared among all places."""
     frames: dict[int, Frame | None] = field(default_factory=dict)
     """By stack, the frame that it is named after."""
     batches: list[Batch] = field(default_factory=list)
@@ -71,31 +83,33 @@ class PlaceFate:
 
     @cached_property
     def staying(self) -> Mapping[int, Staying]:
-        """By stack, what is alive at the last age: what was followed for less long is scaled."""
+        """By stack, at the common age: what was followed for less long is scaled down."""
         found: dict[int, Staying] = {}
         for batch in self.batches:
-            later = _later(self.curve, batch.age_seconds)
+            later = self._later(batch.age_seconds)
             before = found.get(batch.stack, Staying(0.0, 0.0))
             found[batch.stack] = Staying(
-                before.blocks + batch.alive * later, before.size_bytes + batch.alive_bytes * later
+                before.blocks_per_second + batch.alive * later / batch.watched_seconds,
+                before.bytes_per_second + batch.alive_bytes * later / batch.watched_seconds,
             )
         return found
 
+    def _later(self, age_seconds: float) -> float:
+        """Of those alive at an age, the share that lives to the common one."""
+        if age_seconds * SAME_AGE >= self.common_age_seconds:
+            return 1.0
+        now = self.curve.at(age_seconds)
+        return self.curve.at(self.common_age_seconds) / now if now else 0.0
+
     @property
-    def staying_bytes(self) -> float:
-        """That of all its stacks."""
-        return sum(one.size_bytes for one in self.staying.values())
+    def staying_per_second(self) -> float:
+        """The bytes of all its stacks."""
+        return sum(one.bytes_per_second for one in self.staying.values())
 
     @property
     def main_stack(self) -> int:
         """The stack of which most stays."""
-        return max(sorted(self.staying), key=lambda stack: self.staying[stack].size_bytes)
-
-
-def _later(found: Curve, age_seconds: float) -> float:
-    """Of those alive at an age, the share that lives to the curve's end."""
-    now = found.at(age_seconds)
-    return found.last_share / now if now else 0.0
+        return max(sorted(self.staying), key=lambda stack: self.staying[stack].bytes_per_second)
 
 
 def place_of(frame: Frame | None) -> Place:
@@ -127,14 +141,15 @@ def _fates(tracing: Tracing) -> list[PlaceFate]:
     numbers = {stack for one in windows for stack in _stacks(one)}
     frames = frames_by_stack(tracing, numbers)
     found: dict[Place, PlaceFate] = {}
+    seconds, age = watched_seconds(windows), common_age(windows)
     for position, window in enumerate(windows):
         for stack in _stacks(window):
             place = place_of(frames[stack])
-            fate = found.setdefault(place, PlaceFate(place))
+            fate = found.setdefault(place, PlaceFate(place, age))
             site = window.sites.get(stack, NEVER_SEEN)
             fate.allocations += site.allocations
             fate.freed += site.freed
-            batch = _batch(position, stack, window, site)
+            batch = _batch(position, stack, window, site, seconds[window.total.watched])
             fate.frames[stack] = frames[stack]
             if batch is not None:
                 fate.batches.append(batch)
@@ -145,13 +160,28 @@ def _stacks(window: Watched) -> set[int]:
     return set(window.sites).union(*(look.rows for look in window.looks))
 
 
-def _batch(position: int, stack: int, window: Watched, site: Site) -> Batch | None:
+def common_age(windows: Sequence[Watched]) -> float:
+    """The greatest age that a fair part of the windows was followed to; 0 where none was."""
+    ages = sorted((one.looks[-1].age_seconds for one in windows if one.looks), reverse=True)
+    return ages[min(len(ages) - 1, int(FAIR_PART * len(ages)))] if ages else 0.0
+
+
+def watched_seconds(windows: Sequence[Watched]) -> Mapping[str | None, float]:
+    """How long each kind of blocks was watched in all, never nothing."""
+    found: dict[str | None, float] = {}
+    for window in windows:
+        kind = window.total.watched
+        found[kind] = found.get(kind, LEAST_SECONDS) + window.duration_seconds
+    return found
+
+
+def _batch(position: int, stack: int, window: Watched, site: Site, seconds: float) -> Batch | None:
     looks = [(look.age_seconds, look.rows[stack]) for look in window.looks if stack in look.rows]
     size = max((row.alive + row.dead + row.unknown for _, row in looks), default=0)
     if not size:
         if not site.kept:
             return None
-        return Batch(position, stack, Cohort(site.kept, ()), site.kept_bytes, 0, 0)
+        return Batch(position, stack, Cohort(site.kept, ()), site.kept_bytes, 0, 0, seconds)
     scale = max(1.0, site.kept / size)
     known = [(age, row) for age, row in looks if row.alive + row.dead]
     cohort = Cohort(scale * size, tuple((age, scale * _alive(row, size)) for age, row in known))
@@ -160,7 +190,7 @@ def _batch(position: int, stack: int, window: Watched, site: Site) -> Batch | No
     alive_bytes = scale * _alive(last, size) * each_bytes
     if window.total.linger_ns < ENOUGH_LINGER_NS and last.alive:
         alive_bytes *= 1 - (1 - WEAK_WORTH) * min(1.0, last.weak / last.alive)
-    return Batch(position, stack, cohort, alive_bytes, last.weak, last.unknown)
+    return Batch(position, stack, cohort, alive_bytes, last.weak, last.unknown, seconds)
 
 
 def _alive(row: Alive, size: int) -> float:

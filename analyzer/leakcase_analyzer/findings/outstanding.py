@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import reduce
 
 from leakcase_analyzer.findings.fates import Place, frames_by_stack, place_of
 from leakcase_analyzer.findings.suspect import Fate, Suspect, Suspects
@@ -66,17 +67,18 @@ def _sum(one: Held, other: Held) -> Held:
     return Held(
         one.blocks + other.blocks,
         one.held_bytes + other.held_bytes,
-        one.older_blocks + other.older_blocks,
-        one.older_bytes + other.older_bytes,
         one.allocations + other.allocations,
+        _known_sum(one.older_blocks, other.older_blocks),
+        _known_sum(one.older_bytes, other.older_bytes),
     )
 
 
+def _known_sum(one: int | None, other: int | None) -> int | None:
+    return None if one is None or other is None else one + other
+
+
 def _total(rows: dict[int, Held], stacks: dict[int, Frame | None]) -> Held:
-    total = Held(0, 0, 0, 0, 0)
-    for stack in stacks:
-        total = _sum(total, rows[stack])
-    return total
+    return reduce(_sum, (rows[stack] for stack in stacks))
 
 
 def _groups(tracing: Tracing, rows: dict[int, Held]) -> dict[Place, dict[int, Frame | None]]:
@@ -97,6 +99,8 @@ def _fate(held: Held) -> Fate:
     """By age: a block that was allocated early and is held still has stayed for half the time."""
     if not held.blocks:
         return "dies"
+    if held.older_blocks is None:
+        return "unclear"
     older = held.older_blocks / held.blocks
     if older >= EARLY_SHARE:
         return "early"
@@ -109,6 +113,8 @@ def _growing_bytes(held: Held) -> float:
     """What is added still: what was set up in the first half, and not since, is not."""
     if _fate(held) == "dies":
         return 0.0
+    if held.older_bytes is None:
+        return float(held.held_bytes)
     return float(min(held.held_bytes, 2 * max(0, held.held_bytes - held.older_bytes)))
 
 
@@ -148,12 +154,16 @@ def _suspect(
 
 def _evidence(held: Held, fate: Fate, stacks: int) -> Iterator[Sentence]:
     yield say(
-        "{blocks} of {size} are not freed, of {made} made while all was traced",
+        "{blocks} of {size} are not freed"
+        + (", of {made} made while all was traced" if held.older_bytes is not None else ""),
         blocks=Count(held.blocks, "block"),
         size=Size(held.held_bytes),
         made=Count(held.allocations, ""),
     )
-    yield say("{older} of them are from the first half of that time", older=Size(held.older_bytes))
+    if held.older_bytes is not None:
+        yield say(
+            "{older} of them are from the first half of that time", older=Size(held.older_bytes)
+        )
     if fate == "early":
         yield say("hardly any was added since: it holds memory, but does not grow")
     elif fate == "dies":

@@ -72,8 +72,7 @@ def _of_bursts(evidence: Evidence, tracing: Tracing, growth: float | None) -> Su
     staying = {id(fate): _staying(fate) for fate in found}
     total = sum(staying.values())
     seconds = sum(one.duration_seconds for one in windows)
-    kept = total / seconds if seconds > 0 else 0.0
-    sure = _sure_of_all(windows, growth, kept)
+    sure = _sure_of_all(windows, growth, total)
     suspects: list[Suspect] = []
     passing: list[Suspect] = []
     for fate in sorted(found, key=lambda one: staying[id(one)], reverse=True):
@@ -99,12 +98,12 @@ def _of_bursts(evidence: Evidence, tracing: Tracing, growth: float | None) -> Su
         allocations=allocations,
         followed_seconds=last_age,
         growth_per_second=growth,
-        kept_per_second=kept,
+        kept_per_second=total,
     )
 
 
 def _staying(fate: PlaceFate) -> float:
-    return 0.0 if fate.curve.pattern == "dies" else fate.staying_bytes
+    return 0.0 if fate.curve.pattern == "dies" else fate.staying_per_second
 
 
 def _suspect(

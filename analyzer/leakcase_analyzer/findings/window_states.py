@@ -70,8 +70,9 @@ def when(
             blocks[state] += batch.alive
     seconds = {"active": 0.0, "idle": 0.0}
     counts = {"active": 0, "idle": 0}
+    kinds = {windows[batch.window].total.watched for batch in batches}
     for window, state in zip(windows, states, strict=True):
-        if state is not None:
+        if state is not None and window.total.watched in kinds:
             seconds[state] += window.duration_seconds
             counts[state] += 1
     if min(counts.values()) < LEAST_WINDOWS or min(seconds.values()) <= 0:

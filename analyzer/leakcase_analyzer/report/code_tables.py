@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from leakcase_analyzer.analysis import Analysis
-from leakcase_analyzer.code_names import in_full, place, whence
+from leakcase_analyzer.code_names import in_full, place, readable, whence
 from leakcase_analyzer.findings.suspect import Suspect
 from leakcase_analyzer.report.units import PLAIN, Style, share, shortened, size, size_rate, span
 from leakcase_analyzer.series.survival import Curve
@@ -88,7 +88,7 @@ def suspect_rows(analysis: Analysis, style: Style = PLAIN) -> list[tuple[str, ..
 
 def callers_line(one: Suspect, width: int) -> str:
     """Who calls the suspect, from the inside outwards, as many as fit; empty where none is told."""
-    frames = one.stack.frames
+    frames = readable(one.stack.frames)
     inside = frames.index(one.frame) + 1 if one.frame in frames else 0
     line = ""
     for frame in frames[inside:]:

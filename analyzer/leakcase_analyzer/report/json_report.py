@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from leakcase_analyzer.analysis import Analysis
 from leakcase_analyzer.code_names import in_full
 from leakcase_analyzer.evidence import Evidence
+from leakcase_analyzer.findings.suspect import Suspect
 from leakcase_analyzer.report.units import WHOLE, moment, render
 from leakcase_analyzer.sentences import Sentence
 from leakcase_analyzer.verdict import Verdict
@@ -28,7 +29,7 @@ def json_text(analysis: Analysis) -> str:
 
 def as_document(analysis: Analysis) -> dict[str, Any]:
     """The document that `json_text` prints."""
-    evidence = analysis.evidence
+    evidence, code = analysis.evidence, analysis.code
     return {
         "schema": SCHEMA,
         "target": _target(evidence),
@@ -45,7 +46,8 @@ def as_document(analysis: Analysis) -> dict[str, Any]:
             }
             for one in analysis.growing
         ],
-        "suspects": _suspects(analysis),
+        "suspects": [] if code is None else _suspects(code.basis, code.suspects),
+        "passing": [] if code is None else _suspects(code.basis, code.passing),
         "types": [
             {
                 "name": one.name,
@@ -172,11 +174,7 @@ def _heap(analysis: Analysis) -> dict[str, Any] | None:
     }
 
 
-def _suspects(analysis: Analysis) -> list[dict[str, Any]]:
-    """Those whose blocks stay, then those whose blocks were seen to go, which have no share."""
-    found = analysis.code
-    if found is None:
-        return []
+def _suspects(basis: str, suspects: Sequence[Suspect]) -> list[dict[str, Any]]:
     return [
         {
             "rank": rank,
@@ -188,7 +186,7 @@ def _suspects(analysis: Analysis) -> list[dict[str, Any]]:
             "share": one.share,
             "confidence": one.confidence,
             "fate": one.fate,
-            "basis": found.basis,
+            "basis": basis,
             "held_bytes": one.held_bytes,
             "blocks": one.blocks,
             "followed_blocks": one.followed,
@@ -200,7 +198,7 @@ def _suspects(analysis: Analysis) -> list[dict[str, Any]]:
             "stack": [in_full(frame) for frame in one.stack.frames],
             "evidence": [_text(sentence) for sentence in one.evidence],
         }
-        for rank, one in enumerate((*found.suspects, *found.passing), start=1)
+        for rank, one in enumerate(suspects, start=1)
     ]
 
 

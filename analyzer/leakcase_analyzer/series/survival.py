@@ -1,7 +1,7 @@
 """How many blocks are still alive at which age, and whether they will stay.
 
-Windows are followed for different times, so the shares come from what was followed on at each step
-(Kaplan and Meier, "Nonparametric Estimation from Incomplete Observations", 1958).
+Windows are followed for different times, for as long as the capture lasts. What was not followed to
+an age says nothing of it, so each share is of those windows alone that were looked at then.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ TAIL_SHARE = 1 / 3
 STAYING, HARDLY_ANY = 0.95, 0.1
 #: The most that a population which goes on dying keeps from the tail's start to its end.
 DYING = 0.9
+#: That hardly any is left is sure where it is not more than this by chance.
+SURELY_FEW = 0.6
 #: Of a normal distribution, 95 % from both sides (Wilson, 1927).
 Z = 1.96
 
@@ -36,7 +38,7 @@ class Cohort:
 
 @dataclass(frozen=True)
 class Curve:
-    """The share alive at each age; `followed`: of how many, alive at the step before."""
+    """The share alive at each age, and of how many blocks that were looked at then."""
 
     ages_seconds: tuple[float, ...]
     alive_shares: tuple[float, ...]
@@ -62,28 +64,25 @@ class Curve:
     @property
     def pattern(self) -> Pattern:
         """Whether what is left stays."""
-        if not self.ages_seconds or not self.followed[0]:
+        if not self.ages_seconds or not self.followed[-1]:
             return "unclear"
-        if self.last_share <= HARDLY_ANY:
-            return "dies"
+        share, of = self.last_share, self.followed[-1]
+        if share <= HARDLY_ANY:
+            return "dies" if wilson_high(share, of) < SURELY_FEW else "unclear"
         start = self.last_age_seconds * TAIL_SHARE
-        first = next((i for i, age in enumerate(self.ages_seconds) if age >= start / SAME_AGE), 0)
-        if len(self.ages_seconds) == 1 or first == len(self.ages_seconds) - 1:
-            # One look, or none in the tail but the last: what died may have died long before.
-            first, kept, of = 0, self.last_share, self.followed[0]
-        else:
-            before = self.alive_shares[first]
-            kept = self.last_share / before if before else 0.0
-            of = self.followed[first + 1]
+        first = next(i for i, age in enumerate(self.ages_seconds) if age >= start / SAME_AGE)
+        # With one look, or none in the tail but the last, what died may have died long before.
+        single = first == len(self.ages_seconds) - 1
+        before = 1.0 if single else self.alive_shares[first]
+        kept = share / before if before else 0.0
         if kept >= STAYING:
             return "stays"
-        single = first == 0 and len(self.ages_seconds) == 1
-        return "dies" if not single and wilson_high(kept, of) < DYING else "unclear"
+        return "dies" if not single and wilson_high(kept, of * before) < DYING else "unclear"
 
 
 def wilson_high(share: float, of: float) -> float:
     """The upper end of the 95 % interval of a share of `of` things."""
-    if of <= 0:
+    if of < 1:
         return 1.0
     middle = share + Z * Z / (2 * of)
     spread = Z * math.sqrt(share * (1 - share) / of + Z * Z / (4 * of * of))
@@ -100,29 +99,31 @@ def steps(ages: Sequence[float]) -> tuple[float, ...]:
 
 
 def curve(cohorts: Sequence[Cohort]) -> Curve:
-    """The curve of all cohorts together."""
+    """The curve of all cohorts together: at each age, of those that were looked at then."""
     ages = steps([age for cohort in cohorts for age, _ in cohort.looks if age > 0])
-    seen: list[dict[int, float]] = [{} for _ in ages]
-    last: list[list[int]] = [[] for _ in ages]
-    for number, cohort in enumerate(cohorts):
-        places = [bisect_right(ages, age) - 1 for age, _ in cohort.looks]
-        for place, (_, left) in zip(places, cohort.looks, strict=True):
+    alive, followed = [0.0] * len(ages), [0.0] * len(ages)
+    for cohort in cohorts:
+        last_of = {bisect_right(ages, age) - 1: left for age, left in cohort.looks}
+        for place, left in last_of.items():
             if place >= 0:
-                seen[place][number] = left
-        if places and max(places) >= 0:
-            last[max(places)].append(number)
-    alive = {n: cohorts[n].size for at in last for n in at}
-    total, share = math.fsum(alive.values()), 1.0
-    shares, followed = [], []
-    for place in range(len(ages)):
-        before = total
-        for number, left in seen[place].items():
-            left = min(left, alive[number])
-            total += left - alive[number]
-            alive[number] = left
-        share *= max(0.0, total) / before if before > 0 else 0.0
-        shares.append(share)
-        followed.append(max(0.0, before))
-        # From here on these are not followed any more, and say nothing of later ages.
-        total -= math.fsum(alive[number] for number in last[place])
-    return Curve(ages, tuple(shares), tuple(followed))
+                alive[place] += min(left, cohort.size)
+                followed[place] += cohort.size
+    shares = [left / of if of > 0 else 0.0 for left, of in zip(alive, followed, strict=True)]
+    return Curve(ages, _falling(shares, followed), tuple(followed))
+
+
+def _falling(shares: Sequence[float], weights: Sequence[float]) -> tuple[float, ...]:
+    """The nearest series that never rises (pool adjacent violators; Ayer and others, 1955).
+
+    Steps are of different windows, so that a later one may by chance have more alive.
+    """
+    blocks: list[tuple[float, float, int]] = []
+    for share, weight in zip(shares, weights, strict=True):
+        one = (share, weight, 1)
+        while blocks and blocks[-1][0] < one[0]:
+            before = blocks.pop()
+            total = before[1] + one[1]
+            mean = (before[0] * before[1] + one[0] * one[1]) / total if total > 0 else one[0]
+            one = (mean, total, before[2] + one[2])
+        blocks.append(one)
+    return tuple(min(1.0, max(0.0, share)) for share, _, count in blocks for _ in range(count))

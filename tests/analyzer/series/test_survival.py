@@ -26,7 +26,17 @@ def test_windows_that_were_followed_for_less_long_count_as_far_as_they_were() ->
     )
     assert found.ages_seconds == (10, 30)
     assert found.alive_shares == pytest.approx((0.8, 0.4))
-    assert found.followed == pytest.approx((300, 80))
+    assert found.followed == pytest.approx((300, 100))
+
+
+def test_a_window_that_was_looked_at_later_is_not_taken_for_alive_before() -> None:
+    found = curve([Cohort(100, ((10, 0), (60, 0))), Cohort(100, ((14, 0),))])
+    assert found.alive_shares == (0, 0, 0)
+
+
+def test_a_later_step_of_other_windows_does_not_rise() -> None:
+    found = curve([Cohort(100, ((10, 50),)), Cohort(100, ((30, 60),))])
+    assert found.alive_shares == pytest.approx((0.55, 0.55))
 
 
 def test_a_look_that_was_missed_is_bridged() -> None:
