@@ -52,6 +52,25 @@ def held_by(pid: int | str) -> dict[str, set[int]]:
     return found
 
 
+def children(pid: int) -> list[int]:
+    """Of all its threads (proc_pid_task_children(5))."""
+    return [
+        int(child)
+        for thread in Path(f"/proc/{pid}/task").iterdir()
+        for child in (thread / "children").read_text().split()
+    ]
+
+
+def held_with_children(pid: int) -> dict[str, set[int]]:
+    """What a process and those that it started have."""
+    found = held_by(pid)
+    for child in children(pid):
+        with suppress(FileNotFoundError):
+            for kind, numbers in held_by(child).items():
+                found[kind] |= numbers
+    return found
+
+
 def wait_until_gone(things: dict[str, set[int]], seconds: float = 15) -> None:
     """What is closed is freed when the kernel's readers are through, a moment later.
 

@@ -17,7 +17,7 @@ import pytest
 from leakcase_collector.system.allocation_tracer import AllocationTracer, TracerLimits
 from leakcase_collector.system.uprobes import METHODS
 from tests.collector.system.compiled import compiled
-from tests.live.bpf_things import held_by, needs_bpf, wait_until_gone
+from tests.live.bpf_things import children, held_with_children, needs_bpf, wait_until_gone
 from tests.live.tracer_targets import (
     FEW,
     MAPPINGS,
@@ -231,7 +231,7 @@ def test_detached_nothing_is_left_in_the_kernel_or_in_the_targets_code(
             tracer.arm()
             target.tell("mix 50")
             assert [target.code_at(point) for point in points(FEW)] != code
-            held = held_by("self")
+            held = held_with_children(os.getpid())
             assert bool(held["links"]) == (method != "uprobe-perf")
             tracer.detach()
             assert [target.code_at(point) for point in points(FEW)] == code
@@ -249,7 +249,7 @@ def test_a_killed_tracer_leaves_nothing_behind(method: str, target: Counted) -> 
         assert tracer.stdout is not None
         assert tracer.stdout.readline() == "armed\n"
         target.tell("mix 100")
-        held = held_by(tracer.pid)
+        held = held_with_children(tracer.pid)
         tracer.send_signal(signal.SIGKILL)
     wait_until_gone(held)
     deadline = time.monotonic() + 10
@@ -265,17 +265,31 @@ def uprobe_events() -> list[str]:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
 
 
-def test_events_of_a_killed_tracer_are_removed_by_the_next(target: Counted, program: str) -> None:
+def test_events_in_tracefs_go_with_their_killed_tracer(target: Counted) -> None:
     command = script("uprobe-tracefs", str(target.pid), within=WITH_TRACEFS)
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=ENVIRONMENT) as tracer:
         assert tracer.stdout is not None
         assert tracer.stdout.readline() == b"armed\n"
-        mine = {line for line in uprobe_events() if f"leakcase_{tracer.pid}_" in line}
+        holders = tuple(f"leakcase_{pid}_" for pid in children(tracer.pid))
+        mine = {line for line in uprobe_events() if any(holder in line for holder in holders)}
         assert len(mine) == 3
         tracer.kill()
-    assert mine <= set(uprobe_events())
+    deadline = time.monotonic() + 10
+    while mine & set(uprobe_events()):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_events_of_a_tracer_killed_with_all_its_processes_are_removed_by_the_next(
+    program: str,
+) -> None:
+    left = "p:leakcase/leakcase_4194305_0 /bin/true:0x1000"  # beyond the largest pid
+    write = [*WITH_TRACEFS, "sh", "-c", 'echo "$0" >>/sys/kernel/tracing/uprobe_events', left]
+    subprocess.run(write, check=True, timeout=10)
+    name = left.split()[0]
+    assert any(line.startswith(name) for line in uprobe_events())
     run_script(script("uprobe-tracefs", "count", program, within=WITH_TRACEFS))
-    assert not mine & set(uprobe_events())
+    assert not any(line.startswith(name) for line in uprobe_events())
 
 
 def test_a_target_that_is_killed_meanwhile_is_no_error(target: Counted) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from leakcase_collector.system.allocation_tracer import AllocationTracer
 from tests.collector.system.compiled import compiled
-from tests.live.bpf_things import held_by, needs_bpf, wait_until_gone
+from tests.live.bpf_things import held_with_children, needs_bpf, wait_until_gone
 from tests.live.tracer_targets import (
     FEW,
     FUNCTIONS,
@@ -84,7 +84,7 @@ def test_a_busy_program_lives_through_many_attachments(
                 time.sleep(chance.uniform(0, 0.02))
                 slowest_detach_ns = max(slowest_detach_ns, tracer.detach())
                 done += 1
-            held = held_by("self")
+            held = held_with_children(os.getpid())
             assert tracer.counters().allocations > 0
             assert tracer.counters().missed == 0
         assert_unharmed(busy, code)
@@ -119,7 +119,7 @@ def test_a_busy_program_lives_through_tracers_that_are_killed(
     for _ in range(KILLED):
         child = tracer_in_a_child(busy, chance.choice(["uprobe-session"] * 3 + ["uprobe-perf"]))
         time.sleep(chance.uniform(0.02, LONGEST_SECONDS))
-        held = held_by(child)
+        held = held_with_children(child)
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         assert os.WTERMSIG(status) == signal.SIGKILL

@@ -2,7 +2,7 @@
 
 The programs are collector/bpf/; they keep the books, this is the way to them. Nothing is put into
 the process before `attach`; leaving the `with` block, an exception, or our being killed takes all
-of it out again, as everything hangs on descriptors.
+of it out again.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from leakcase_collector.system.bpf import BpfMap
 from leakcase_collector.system.bpf_object import load_object
 from leakcase_collector.system.bpf_refusals import with_detail
 from leakcase_collector.system.entry_point import EntryPoint
+from leakcase_collector.system.held_apart import HeldApart
 from leakcase_collector.system.process_filter import process_filter
 from leakcase_collector.system.ring import RingReader, ring_size
 from leakcase_collector.system.tracefs import remove_stale_events
@@ -34,7 +35,6 @@ from leakcase_collector.system.uprobes import (
     METHODS,
     SESSION,
     TRACEFS,
-    Attachment,
     Programs,
     attach,
     prepare,
@@ -64,7 +64,7 @@ class AllocationTracer:
         self._maps: dict[str, BpfMap] = {}
         self._programs: Optional[Programs] = None
         self._ring: Optional[RingReader] = None
-        self._attached: dict[str, Attachment] = {}
+        self._attached: dict[str, HeldApart] = {}
         self._pid = pid
         self._limits = limits._replace(ring_bytes=ring_size(limits.ring_bytes))
         unknown = {point.call for point in points} - set(layout.CALLS)
@@ -153,7 +153,7 @@ class AllocationTracer:
         self.attach_ns = time.monotonic_ns() - started_ns
         return self.attach_ns
 
-    def _attach_group(self, points: Sequence[EntryPoint]) -> Attachment:
+    def _attach_group(self, points: Sequence[EntryPoint]) -> HeldApart:
         assert self._programs is not None and self.method is not None
         if self.method == TRACEFS:
             remove_stale_events()
@@ -215,7 +215,7 @@ class AllocationTracer:
     def _detach_group(self, group: str) -> None:
         attachment = self._attached.pop(group, None)
         if attachment:
-            attachment.close()
+            attachment.release()
 
     def _control(self, *, allocations: bool, frees: bool) -> None:
         device, inode, process = process_filter(self._pid)

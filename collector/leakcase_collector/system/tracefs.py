@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import time
 from contextlib import suppress
 
 from leakcase_collector.errors import NotSupported
@@ -19,6 +20,7 @@ from leakcase_collector.system.signals import process_exists
 _PLACES = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
 _GROUP = "leakcase"
 _PREFIX = "leakcase_"
+_BUSY_SECONDS = 5.0
 _numbers = itertools.count()
 
 
@@ -55,8 +57,16 @@ class TracefsEvent:
             raise refused(error, "read the id of a uprobe in tracefs", "tracefs") from error
 
     def remove(self) -> None:
-        """Once its descriptors are closed; the kernel says EBUSY for a moment longer."""
-        self._write(f"-:{self._name}")
+        """Once its descriptors are closed; for a moment longer the kernel says EBUSY."""
+        deadline = time.monotonic() + _BUSY_SECONDS
+        while True:
+            try:
+                _append(self._root, f"-:{self._name}")
+                return
+            except OSError as error:
+                if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                    raise refused(error, "remove a uprobe from tracefs", "tracefs") from error
+            time.sleep(0.01)
 
 
 def tracefs_root() -> str:

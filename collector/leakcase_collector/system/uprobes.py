@@ -2,23 +2,23 @@
 
 What the kernel does is the same for all: a breakpoint in the process's private copy of the page,
 and for a return a changed return address. They differ in what a call costs and in how many
-descriptors are held. Closing the descriptors undoes it, also when it is the kernel that closes them
-because we were killed; a fork's copy loses the breakpoint when it first meets it.
+descriptors are held. Closing the descriptors undoes it; they are held by a process of their own
+(`held_apart`), which closes them when we are killed. A fork's copy of the process loses the
+breakpoint when it first meets it.
 """
 
 from __future__ import annotations
 
 import os
-import threading
-import time
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
 
-from leakcase_collector.errors import CollectorError, NotSupported
+from leakcase_collector.errors import NotSupported
 from leakcase_collector.system import bpf, perf_event
 from leakcase_collector.system.bpf_object import BpfObject
 from leakcase_collector.system.bpf_refusals import refused, with_detail
 from leakcase_collector.system.entry_point import EntryPoint
+from leakcase_collector.system.held_apart import HeldApart
 from leakcase_collector.system.tracefs import TracefsEvent
 from leakcase_collector.system.tracer_layout import cookie
 
@@ -28,7 +28,6 @@ METHODS = (SESSION, MULTI, PERF, TRACEFS)
 #: Before it a multi link to a process saw the calls of its first thread only (46ba0e49b642 of
 #: Linux, "bpf: Fix multi-uprobe PID filtering logic").
 _MULTI_SINCE = (6, 10)
-_EBUSY_SECONDS = 5.0
 
 
 class Programs:
@@ -58,46 +57,6 @@ class Programs:
         self._loaded.clear()
 
 
-class Attachment:
-    """Places that are being watched."""
-
-    def __init__(self) -> None:
-        self._fds: list[int] = []
-        self._events: list[TracefsEvent] = []
-
-    def hold(self, fd: int) -> None:
-        self._fds.append(fd)
-
-    def hold_event(self, event: TracefsEvent) -> None:
-        self._events.append(event)
-
-    def close(self) -> None:
-        """Returns when the process's code is as it was and none of our programs runs any more.
-
-        For each descriptor the kernel waits until every CPU has passed a quiet point, 40 to 100 ms;
-        so they are closed side by side.
-        """
-        fds, self._fds = self._fds, []
-        others = [threading.Thread(target=os.close, args=(fd,)) for fd in fds[1:]]
-        for thread in others:
-            thread.start()
-        for fd in fds[:1]:
-            os.close(fd)
-        for thread in others:
-            thread.join()
-        events, self._events = self._events, []
-        deadline = time.monotonic() + _EBUSY_SECONDS
-        for event in events:
-            while True:
-                try:
-                    event.remove()
-                    break
-                except CollectorError:
-                    if time.monotonic() > deadline:
-                        raise
-                    time.sleep(0.01)
-
-
 def prepare(method: str, programs: Programs) -> None:
     """Load what `method` needs, so that an attach finds it; NotSupported on older kernels."""
     if method == SESSION:
@@ -118,36 +77,51 @@ def prepare(method: str, programs: Programs) -> None:
         programs.descriptor("at_return", bpf.ATTACH_PERF)
 
 
-def attach(method: str, programs: Programs, points: Sequence[EntryPoint], pid: int) -> Attachment:
-    """Have the programs called at `points` of process `pid`, whatever its thread."""
-    made = Attachment()
+def attach(method: str, programs: Programs, points: Sequence[EntryPoint], pid: int) -> HeldApart:
+    """Have the programs called at `points` of process `pid`, whatever its thread.
+
+    Releasing it returns when the process's code is as it was and none of our programs runs any
+    more: for each descriptor the kernel waits until every CPU has passed a quiet point, 40 to
+    100 ms.
+    """
+    _bring_in(points)
+    if method in (PERF, TRACEFS):
+        for point in points:
+            programs.descriptor("entry_fixed", bpf.ATTACH_PERF, cookie(point))
+    return HeldApart(lambda undo: _attach_all(method, programs, points, pid, undo))
+
+
+def _attach_all(
+    method: str, programs: Programs, points: Sequence[EntryPoint], pid: int, undo: ExitStack
+) -> None:
     try:
         if method in (SESSION, MULTI):
             for path in sorted({point.path for point in points}):
                 here = [point for point in points if point.path == path]
-                _attach_links(method, programs, here, pid, made)
+                for link in _links(method, programs, here, pid):
+                    undo.callback(os.close, link)
         else:
             thread = living_thread(pid)
             for point in points:
-                _attach_event(method, programs, point, thread, made)
+                _attach_event(method, programs, point, thread, undo)
     except OSError as error:
-        _undo(made)
         raise refused(error, f"attach by {method}", "uprobe") from error
-    except BaseException:
-        _undo(made)
-        raise
-    return made
 
 
-def _undo(made: Attachment) -> None:
-    with suppress(CollectorError):
-        made.close()
+def _bring_in(points: Sequence[EntryPoint]) -> None:
+    """Read the code that is to be probed, so that the kernel finds its pages in memory.
+
+    It reads what is missing with the process's memory map locked, a way that few ever went.
+    """
+    for point in points:
+        with suppress(OSError), open(point.path, "rb") as file:
+            os.pread(file.fileno(), 16, point.file_offset)
 
 
-def _attach_links(
-    method: str, programs: Programs, points: Iterable[EntryPoint], pid: int, made: Attachment
-) -> None:
-    """Of points in one file."""
+def _links(
+    method: str, programs: Programs, points: Sequence[EntryPoint], pid: int
+) -> Iterator[int]:
+    """Descriptors for points in one file."""
     calls: list[tuple[int, int]] = []
     entries: list[tuple[int, int]] = []
     returns: list[tuple[int, int]] = []
@@ -159,22 +133,20 @@ def _attach_links(
             entries.append(place)
             if point.return_probe:
                 returns.append(place)
-    path = next(iter(points)).path
+    path = points[0].path
     kind = bpf.ATTACH_UPROBE_MULTI
     if calls:
         session = bpf.ATTACH_UPROBE_SESSION
-        program = programs.descriptor("session", session)
-        made.hold(bpf.link_uprobes(program, session, path, calls, pid))
+        yield bpf.link_uprobes(programs.descriptor("session", session), session, path, calls, pid)
     if returns:
         program = programs.descriptor("at_return", kind)
-        made.hold(bpf.link_uprobes(program, kind, path, returns, pid, is_return=True))
+        yield bpf.link_uprobes(program, kind, path, returns, pid, is_return=True)
     if entries:
-        program = programs.descriptor("entry", kind)
-        made.hold(bpf.link_uprobes(program, kind, path, entries, pid))
+        yield bpf.link_uprobes(programs.descriptor("entry", kind), kind, path, entries, pid)
 
 
 def _attach_event(
-    method: str, programs: Programs, point: EntryPoint, thread: int, made: Attachment
+    method: str, programs: Programs, point: EntryPoint, thread: int, undo: ExitStack
 ) -> None:
     wanted = [(False, programs.descriptor("entry_fixed", bpf.ATTACH_PERF, cookie(point)))]
     if point.return_probe:
@@ -184,9 +156,9 @@ def _attach_event(
             event_fd = perf_event.uprobe_event(point.path, point.file_offset, is_return, thread)
         else:
             event = TracefsEvent(point.path, point.file_offset, is_return)
-            made.hold_event(event)
+            undo.callback(event.remove)
             event_fd = perf_event.tracepoint_event(event.event_id, thread)
-        made.hold(event_fd)
+        undo.callback(os.close, event_fd)
         perf_event.set_program(event_fd, program)
 
 
