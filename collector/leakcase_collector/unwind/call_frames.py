@@ -9,6 +9,8 @@ from __future__ import annotations
 import struct
 from array import array
 from bisect import bisect_right
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import NamedTuple, Optional
 
 from leakcase_collector.system.elf import ElfError, ElfFile, Segment
@@ -23,8 +25,15 @@ _READ_ENTRIES = 256
 #: A function's program; libc's longest has 700 bytes.
 _ENTRY_LIMIT_BYTES = 64 * 1024
 _FIRST_READ_BYTES = 256
+#: Length, identifier, and a function's start as compilers write it: 4 bytes from where it stands.
+_HEAD = struct.Struct("<IIi")
+_HEAD_BYTES = _HEAD.size
+_USUAL_ENCODING = 0x1B
+_IS_LONG = 0xFFFFFFFF
+_WORD = (1 << 64) - 1
 #: Without an index all functions are listed, 24 bytes each.
 _SCAN_LIMIT_BYTES = 32 << 20
+_SCAN_WINDOW_BYTES = 256 * 1024
 _SCAN_ENTRIES_MAX = 200_000
 _COMMONS_MAX = 1024
 
@@ -116,19 +125,37 @@ class CallFrames:
         return None if index < 0 else places[index]
 
     def _scan(self) -> tuple[array[int], array[int]]:
-        start, size = self._frames
-        at, end = start, start + min(size, _SCAN_LIMIT_BYTES)
+        """All that is listed before the end, or before the first entry that is damaged."""
         found: list[tuple[int, int]] = []
-        while at < end and len(found) < _SCAN_ENTRIES_MAX:
-            entry = self._entry(at)
-            if entry is None:
-                break
-            if entry.identifier:
-                function = self._function_of(entry)
-                found.append((function.start, at))
-            at = entry.cursor.address + entry.cursor.end
+        with suppress(ElfError):
+            for function in self._functions():
+                found.append(function)  # one by one: those before the damage stay
         found.sort()
-        return array("Q", [f[0] for f in found]), array("Q", [f[1] for f in found])
+        starts, places = (array("Q", (f[part] & _WORD for f in found)) for part in (0, 1))
+        return starts, places
+
+    def _functions(self) -> Iterator[tuple[int, int]]:
+        """Where each function starts, and its entry."""
+        at, size = self._frames
+        end = at + min(size, _SCAN_LIMIT_BYTES)
+        window, window_at = b"", at
+        for _ in range(_SCAN_ENTRIES_MAX):
+            if len(window) - (at - window_at) < _HEAD_BYTES:
+                room = min(self._room(at), _SCAN_WINDOW_BYTES)
+                window, window_at = self._elf.read(self._elf.offset_of(at), room), at
+            if at >= end or len(window) - (at - window_at) < _HEAD_BYTES:
+                return
+            entry_bytes, identifier, relative = _HEAD.unpack_from(window, at - window_at)
+            if not entry_bytes or entry_bytes == _IS_LONG:
+                return
+            if identifier:
+                common = self._common(at + 4 - identifier)
+                if common.pointer_encoding == _USUAL_ENCODING:
+                    yield at + 8 + relative, at
+                else:
+                    function = self._function(at)
+                    yield (at if function is None else function.start), at
+            at += 4 + entry_bytes
 
     # --- what it says -----------------------------------------------------------------------------
 
@@ -139,7 +166,7 @@ class CallFrames:
         content = self._elf.read(offset, min(room, _FIRST_READ_BYTES))
         cursor = Cursor(content, address)
         size = cursor.fixed("<I")
-        is_long = size == 0xFFFFFFFF
+        is_long = size == _IS_LONG
         if is_long:
             size = cursor.fixed("<Q")
         if not size:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import struct
 from contextlib import AbstractContextManager
 
 from leakcase_collector.errors import NotSupported
 from leakcase_collector.system.memory import PAGE_BYTES, Memory, MemoryMapping
 from leakcase_collector.system.modules import MappedModule
+from leakcase_collector.unwind.call_frames import PT_GNU_EH_FRAME
 from tests.collector.system.elf_builder import BytesReader
 
 BASE = 0x7F0000000000
@@ -57,3 +59,15 @@ class OneFile:
 def code_made_at_run_time(start: int) -> MemoryMapping:
     """A page as a just-in-time compiler maps it."""
     return MemoryMapping(start, start + PAGE_BYTES, True, False, True, True, 0, b"0", 0, b"")
+
+
+def without_index(content: bytes) -> bytes:
+    """The file with its program header PT_GNU_EH_FRAME made PT_NULL (ELF64: e_phoff at 32)."""
+    changed = bytearray(content)
+    (table,) = struct.unpack_from("<Q", content, 32)
+    for index in range(struct.unpack_from("<H", content, 56)[0]):
+        at = table + 56 * index
+        if struct.unpack_from("<I", content, at)[0] == PT_GNU_EH_FRAME:
+            struct.pack_into("<I", changed, at, 0)
+    assert changed != content
+    return bytes(changed)

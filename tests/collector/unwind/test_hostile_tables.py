@@ -20,7 +20,7 @@ from leakcase_collector.unwind.expressions import NoValue, evaluate
 from leakcase_collector.unwind.modules import CodeModules
 from leakcase_collector.unwind.unwinder import Unwinder
 from tests.collector.system.elf_builder import BytesReader
-from tests.collector.unwind.targets import BASE, OneFile
+from tests.collector.unwind.targets import BASE, OneFile, without_index
 
 #: A small library of which each Linux has one, with an index, expressions and signal frames.
 LIBRARY = "/lib64/ld-linux-x86-64.so.2"
@@ -80,12 +80,12 @@ seeds = st.integers(0, 1 << 30)
 
 
 @settings(max_examples=300, deadline=None)
-@given(changes, seeds)
+@given(changes, seeds, st.booleans())
 def test_changed_tables_end_a_stack_and_nothing_else(
-    changed: list[tuple[int, bytes]], seed: int
+    changed: list[tuple[int, bytes]], seed: int, has_index: bool
 ) -> None:
     low, high = tables()
-    content = bytearray(library())
+    content = bytearray(library() if has_index else without_index(library()))
     for place, piece in changed:
         at = low + place % (high - low - len(piece))
         content[at : at + len(piece)] = piece

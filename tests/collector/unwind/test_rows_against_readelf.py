@@ -6,7 +6,6 @@ import os
 import random
 import re
 import shutil
-import struct
 import subprocess
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
@@ -18,9 +17,10 @@ import pytest
 from leakcase_collector.system.door import System
 from leakcase_collector.system.elf import PF_X, PT_LOAD, ElfFile
 from leakcase_collector.unwind import rows
-from leakcase_collector.unwind.call_frames import PT_GNU_EH_FRAME, CallFrames
+from leakcase_collector.unwind.call_frames import CallFrames
 from leakcase_collector.unwind.rows import Row, Rule
 from tests.collector.system.elf_builder import BytesReader
+from tests.collector.unwind.targets import without_index
 
 FUNCTIONS = 150
 ADDRESSES_EACH = 12
@@ -138,18 +138,6 @@ def test_an_address_between_functions_has_no_row() -> None:
         assert len(gaps) > 10
         for address in [*gaps[:300], bounds[0][0] - 1, bounds[-1][1]]:
             assert frames.row_at(address) is None, hex(address)
-
-
-def without_index(content: bytes) -> bytes:
-    """The file with its program header PT_GNU_EH_FRAME made PT_NULL (ELF64: e_phoff at 32)."""
-    changed = bytearray(content)
-    (table,) = struct.unpack_from("<Q", content, 32)
-    for index in range(struct.unpack_from("<H", content, 56)[0]):
-        at = table + 56 * index
-        if struct.unpack_from("<I", content, at)[0] == PT_GNU_EH_FRAME:
-            struct.pack_into("<I", changed, at, 0)
-    assert changed != content
-    return bytes(changed)
 
 
 def test_without_its_index_a_file_is_searched_and_gives_the_same_rows() -> None:
