@@ -14,6 +14,7 @@ import mmap
 from array import array
 from bisect import bisect_right
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Protocol
 
 from leakcase_collector.errors import OverBudget
@@ -26,8 +27,8 @@ from .layout import HEADER_BYTES
 UNSEEN, REACHED, REFERRED = 0, 1, 2
 #: The first word of the chunk behind is the block's last one (prev_size, malloc/malloc.c).
 _BEYOND_BYTES = 8
-#: They are numbered with 32 bits; chunks are fewer.
-EDGES_MAX = (1 << 32) - 2
+#: A chunk says with 31 bits how many it has; chunks are fewer.
+EDGES_MAX = (1 << 31) - 1
 _MIX = 0x9E3779B97F4A7C15
 _WORD = (1 << 64) - 1
 
@@ -164,13 +165,14 @@ class MarkState(ctypes.Structure):
         (name, ctypes.c_uint64)
         for name in (
             "addresses sizes chunks spans span_count first_of_page low high rows prints edges "
-            "edge_count edge_capacity cursor print marks stack stacked last_span"
+            "edge_count edge_capacity cursor first_edge print marks stack stacked last_span"
         ).split()
     ]
 
 
 class NativeMarking:
-    """The twin in C: 30 bytes of our memory for each chunk, and four for each reference.
+    """The twin in C: 34 bytes of our memory for each chunk, and four for each reference of those
+    that have more than one.
 
     OverBudget where that much cannot be had.
     """
@@ -188,7 +190,7 @@ class NativeMarking:
             pages += (end - start) // PAGE_BYTES + 1
         # So many words there are; room that is never written to costs nothing.
         edges = min(sum(chunks.sizes) // 8 + count, EDGES_MAX)
-        sizes = {"first_of_page": pages, "rows": count + 1, "prints": count, "edges": edges,
+        sizes = {"first_of_page": pages, "rows": 2 * count, "prints": count, "edges": edges,
                  "stack": count}  # fmt: skip
         self._rooms = {name: _room(4 * entries) for name, entries in sizes.items()}
         self._spans = flat
@@ -236,12 +238,16 @@ class NativeMarking:
 
 def _room(size: int) -> mmap.mmap:
     try:
-        return mmap.mmap(-1, max(size, 4), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        room = mmap.mmap(-1, max(size, 4), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except OSError as error:
         raise OverBudget(
             f"cannot look for unreachable memory: {size >> 20} MiB of our own are not to be had "
             "for its tables. Do without this source, or capture where there is more memory."
         ) from error
+    # Tables are looked up at random: of small pages each look-up would miss the TLB as well.
+    with suppress(AttributeError, OSError):  # Python 3.9 has no name for it everywhere
+        room.madvise(mmap.MADV_HUGEPAGE)
+    return room
 
 
 def _address(room: mmap.mmap | bytearray) -> int:
