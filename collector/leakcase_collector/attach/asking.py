@@ -18,7 +18,7 @@ from .allocators import TEXT, TEXT_BYTES, Question
 from .borrowed_call import BorrowedCall
 from .machine_code import SLOTS, Area
 from .safe_point import SafePoint
-from .stopping import StoppedProcess, require_untouched
+from .stopping import StoppedProcess, gone_only_if_ended, require_untouched
 
 ATTEMPTS = 6
 #: How long threads at work in the allocator are let run on, one moment after another, while all
@@ -68,17 +68,16 @@ def ask(
             time.sleep(random.uniform(*_REST_SECONDS))
         identity.require_alive()
         require_untouched(system, identity.pid)
-        with ProcessMemory(system, identity) as memory:
+        with gone_only_if_ended(identity), ProcessMemory(system, identity) as memory:
             one = _Attempt(system, identity.pid, memory, question, limit_ns)
             try:
                 asked.text, asked.figures = one.make(looker)
+                asked.refusal = asked.sentence = ""
                 return asked
             except NoSafePoint as refusal:
                 asked.refusal, asked.sentence = "no-safe-point", str(refusal)
             finally:
                 asked.stops_ns.append(one.stopped_ns)
-                if asked.text or asked.figures:
-                    asked.refusal = asked.sentence = ""
     return asked
 
 

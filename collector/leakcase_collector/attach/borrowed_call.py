@@ -27,6 +27,7 @@ from .machine_code import (
     Area,
     Step,
     area_at,
+    as_restarted,
     assemble,
     was_waiting,
 )
@@ -91,7 +92,6 @@ class BorrowedCall:
     # --- the borrowed memory ----------------------------------------------------------------------
 
     def _prepare(self, steps: Sequence[Step]) -> None:
-        ptrace.set_signal_mask(self._thread, _BLOCKED)
         try:
             start = self._syscall(_MMAP, 0, AREA_BYTES, _READ_WRITE, _PRIVATE_ANONYMOUS, -1, 0)
             area = self._area = area_at(start)
@@ -113,15 +113,22 @@ class BorrowedCall:
                 self._restore()
             raise
         self._set(rip=area.code, rsp=area.stack_top, rbp=0)
+        ptrace.set_signal_mask(self._thread, _BLOCKED)
 
     def _syscall(self, number: int, *arguments: int) -> int:
-        """Have the thread make one system call. NotSupported where the kernel refuses it."""
+        """Have the thread make one system call. NotSupported where the kernel refuses it.
+
+        It stands where it could go on afterwards, so that only during the call itself our death
+        would harm it.
+        """
         names = ("rdi", "rsi", "rdx", "r10", "r8", "r9")
         self._set(rip=self._syscall_at, rax=number, **dict(zip(names, arguments)))
+        ptrace.set_signal_mask(self._thread, _BLOCKED)
         for _ in range(2):
             ptrace.resume(self._thread, until_syscall=True)
             self._await_syscall()
         result = ptrace.registers(self._thread)["rax"]
+        self._restore()
         if result > _NO_SYSCALL - 4095:
             raise NotSupported(
                 "no function is run in the process: it was not given memory to do so "
@@ -224,6 +231,7 @@ class BorrowedCall:
         area, self._area = self._area, None
         if area is None:
             return
+        ptrace.set_register_set(self._thread, ptrace.NT_X86_XSTATE, self._vectors)
         arguments = {"rdi": area.code, "rsi": area.size_bytes}
         if at_entry:
             values = ptrace.registers(self._thread)
@@ -236,18 +244,9 @@ class BorrowedCall:
         self._restore()
 
     def _restore(self) -> None:
-        """As it was found, in a stop from which the kernel makes an interrupted call again.
-
-        It does so only on its way from such a stop, not from one at a system call (get_signal in
-        arch_do_signal_or_restart).
-        """
-        ptrace.interrupt(self._thread)
-        ptrace.resume(self._thread)
-        found = self._poll(monotonic_ns() + _STEP_NS)
-        if found is not None:
-            self._keep_for_later(found)
-        ptrace.set_register_set(self._thread, ptrace.NT_X86_XSTATE, self._vectors)
-        ptrace.set_registers(self._thread, self._registers)
+        """General registers and signal mask as it goes on with them: what it waited for is waited
+        for again. The kernel itself would see to that only on its way from another kind of stop."""
+        ptrace.set_registers(self._thread, as_restarted(self._registers))
         ptrace.set_signal_mask(self._thread, self._mask)
 
     def _unlock(self) -> None:

@@ -26,7 +26,7 @@ from .core_contents import (
     headers,
     notes,
 )
-from .stopping import StoppedProcess
+from .stopping import StoppedProcess, gone_only_if_ended
 
 _CHUNK_BYTES = 4 << 20
 #: Pages of the kernel's that change or cannot be read; the vdso is kept, debuggers want it.
@@ -98,7 +98,7 @@ def write_core(system: System, identity: ProcessIdentity, fd: int, deadline_ns: 
 
     OverBudget when it is not done by `deadline_ns`: the process goes on, the file is worth nothing.
     """
-    with ProcessMemory(system, identity) as memory:
+    with gone_only_if_ended(identity), ProcessMemory(system, identity) as memory:
         process = _process_notes(system, identity)
         stopped = StoppedProcess(system, identity.pid, deadline_ns)
         with stopped:

@@ -6,8 +6,8 @@ Only in a process of its own (`run_apart`): should that end, the kernel lets go 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Optional
 
@@ -21,6 +21,7 @@ from leakcase_collector.errors import (
 from leakcase_collector.system import ptrace
 from leakcase_collector.system.clock import NS_PER_SECOND, monotonic_ns
 from leakcase_collector.system.door import System
+from leakcase_collector.system.identity import ProcessIdentity
 
 #: A thread that is to stop does so within microseconds, unless the host is busy.
 _SPIN_NS = 200_000
@@ -123,9 +124,10 @@ class StoppedProcess:
             self.threads.pop(thread_id, None)
             return
         number = found.number if found.kind == "signal" else 0
-        self.threads[thread_id] = StoppedThread(
-            thread_id, found.kind, number, ptrace.registers(thread_id)
-        )
+        with suppress(TargetGone):  # killed since
+            self.threads[thread_id] = StoppedThread(
+                thread_id, found.kind, number, ptrace.registers(thread_id)
+            )
 
     def let_run(self, thread_ids: Iterable[int]) -> None:
         """Let these run for a moment, while the others stand; `stop` stops them again."""
@@ -150,6 +152,18 @@ class StoppedProcess:
         if self._since_ns is not None:
             self.stopped_ns += monotonic_ns() - self._since_ns
             self._since_ns = None
+
+
+@contextmanager
+def gone_only_if_ended(identity: ProcessIdentity) -> Iterator[None]:
+    """ptrace(2) says "no such process" of a thread that ended, too: that is no TargetGone."""
+    try:
+        yield
+    except TargetGone as error:
+        identity.require_alive()
+        raise CollectorError(
+            f"a thread of process {identity.pid} ended while it was stopped. Try again."
+        ) from error
 
 
 def require_untouched(system: System, pid: int) -> None:

@@ -70,7 +70,7 @@ def create_unnamed_file(directory: str) -> int | None:
 
 def name_file(fd: int, path: str) -> None:
     """Give a file of `create_unnamed_file` its name; OutputError where something has it."""
-    # Named from a directory, so that Python calls linkat(2): only that follows the link to the file.
+    # By way of a directory, so that Python calls linkat(2): only that follows the link.
     descriptors = os.open("/proc/self/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.link(str(fd), path, src_dir_fd=descriptors, follow_symlinks=True)
