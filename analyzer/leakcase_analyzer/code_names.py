@@ -18,7 +18,7 @@ Named: TypeAlias = tuple[str | None, str]
 
 #: Basenames of modules that allocate for whoever calls them.
 _COMMON_MODULES = re.compile(
-    r"(?:lib(?:c|m|dl|rt|pthread|util|resolv|gcc_s|stdc\+\+|c\+\+|c\+\+abi|supc\+\+|atomic|asan"
+    r"(?:lib(?:c|m|dl|rt|pthread|util|resolv|ffi|gcc_s|stdc\+\+|c\+\+|c\+\+abi|supc\+\+|atomic|asan"
     r"|jemalloc|tcmalloc\w*|mimalloc\w*|hoard|scudo|python[23]?|python[23]\.\d+\w*|jvm|jli|java"
     r"|node|ruby|ruby-\d\S*|perl|lua\S*|mono\S*|coreclr|clrjit|beam)(?:-[\d.]+)?\.so[\d.]*"
     r"|ld-(?:linux|musl|\d)\S*|libc\.musl\S*|python[23]?(?:\.\d+)?\w*|node|nodejs|java|ruby\S*|perl\S*"
@@ -47,6 +47,16 @@ _WRAPPERS = re.compile(
     r"|(?:MemoryContext|AllocSet|Generation|Slab)\w*Alloc\w*\Z|palloc\w*\Z|repalloc\w*\Z"
 )
 #: Python's own modules and installed ones; a program's own lie elsewhere.
+#: Of these it is known that they do.
+_KNOWN_WRAPPERS = re.compile(
+    r"(?:z|x|zt|ztry|try|s_?|e|_e|pe|safe_|g_|g_try_|g_slice_|ngx_p?n?c?|ap_|apr_|av_|png_|js_|lua_"
+    r"|uv_+|xml|sqlite3_|sqlite3Db|CRYPTO_|OPENSSL_|talloc_|mg_|event_mm_|mem_|os_|Memory|GOMP_"
+    r"|gomp_|ruby_x|rb_|objspace_x)?"
+    r"(?:malloc|calloc|realloc|zalloc|palloc|pnalloc|pcalloc|alloc|memalign|reallocarray|memdup"
+    r"|strdup|strndup|Malloc\w*|Calloc\w*|Realloc\w*)(?:_usable|_internal|_or_die|_array|_zero\w*"
+    r"|_large|_block|_n|_body|0|2|Raw|NN|Zero)*\Z"
+    r"|(?:MemoryContext|AllocSet|Generation|Slab)\w*Alloc\w*\Z|palloc\w*\Z|repalloc\w*\Z"
+)
 #: Whoever passes requests on does so for this many callers; with fewer it is where to look.
 _LEAST_CALLERS = 3
 _COMMON_PYTHON_FILES = re.compile(
@@ -97,23 +107,25 @@ def wrappers(stacks: Iterable[Stack]) -> frozenset[Named]:
                 found = callers.setdefault((frame.module, frame.function), set())
                 if len(found) < _LEAST_CALLERS:
                     found.add((caller.module, caller.function or f"{caller.address}"))
-    return frozenset(name for name, found in callers.items() if len(found) >= _LEAST_CALLERS)
+    return frozenset(
+        name
+        for name, found in callers.items()
+        if len(found) >= _LEAST_CALLERS or _KNOWN_WRAPPERS.match(name[1])
+    )
 
 
 def responsible(stack: Stack, passing_on: frozenset[Named] = frozenset()) -> Frame | None:
     """The frame that a stack's blocks are named after: the innermost of the program's own.
 
-    Those of `passing_on` only where there is no other; else the innermost that has a name, else
-    the innermost; None: there is no frame.
+    One that has a name before one that has none, and those of `passing_on` only where there is no
+    other; else the innermost of any code that has a name, else the innermost; None: no frame.
     """
-    first: Frame | None = None
-    for frame in stack.frames:
-        if part_of(frame) == "own":
-            if (frame.module, frame.function) not in passing_on:
-                return frame
-            first = first or frame
-    named = (frame for frame in stack.frames if frame.function is not None)
-    return first or next(named, None) or next(iter(stack.frames), None)
+    own = [frame for frame in stack.frames if part_of(frame) == "own"]
+    asking = [one for one in own if (one.module, one.function) not in passing_on]
+    # Code without a name says nothing to anybody; who calls it may.
+    named = [one for one in asking if one.function is not None]
+    others = [frame for frame in stack.frames if frame.function is not None]
+    return next(iter(named or asking or own or others or stack.frames), None)
 
 
 def readable(frames: Sequence[Frame]) -> tuple[Frame, ...]:

@@ -22,6 +22,7 @@ from leakcase_analyzer.findings.base import (
     Trend,
 )
 from leakcase_analyzer.findings.managed_heap import ManagedChange, ManagedState
+from leakcase_analyzer.findings.native_growth import native_blocks_explain
 from leakcase_analyzer.findings.object_types import share_in_words
 from leakcase_analyzer.findings.retention import LEAST_GROWTH_BYTES
 from leakcase_analyzer.findings.tracks import COLLECTED_RUNTIMES
@@ -58,6 +59,10 @@ PER_THREAD_BYTES = 1 << 20
 #: Growth is of a kind where this share of it is, and is not where less than that is.
 MOST_OF_IT, HARDLY_ANY = 0.5, 0.3
 
+NATIVE_BLOCKS = say(
+    "native code allocates blocks that stay as fast as memory grows: it is not the collected heap"
+)
+
 F = TypeVar("F", bound=Finding)
 
 
@@ -89,6 +94,8 @@ def kind_of(evidence: Evidence, findings: Sequence[Finding], main: Trend) -> Kin
     malloc = sum(shares.get(kind, 0.0) for kind in MALLOC_KINDS)
     runtime = evidence.runtime
     collected = runtime is not None and runtime.kind in COLLECTED_RUNTIMES
+    if collected and native_blocks_explain(evidence, main.track):
+        return KindFound("heap", (NATIVE_BLOCKS,))
     if sum(shares.get(kind, 0.0) for kind in STACK_KINDS) < 0.5:
         found = _by_books(findings, collected)
         if found is not None:

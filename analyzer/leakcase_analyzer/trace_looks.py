@@ -103,6 +103,11 @@ class Watched:
     """In order of time; of windows that traced everything."""
 
     @property
+    def maps(self) -> bool:
+        """Whether it is of whole mappings, which were watched all the time."""
+        return self.total.watched == "mappings"
+
+    @property
     def duration_seconds(self) -> float:
         return self.total.duration_ns / 1e9
 

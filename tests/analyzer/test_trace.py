@@ -266,8 +266,9 @@ def test_full_tracing_tells_what_is_held_by_stack_and_age(tmp_path: Path) -> Non
     assert [function(one) for one in found.suspects] == ["leak_session"]
     first = found.suspects[0]
     assert (first.blocks, first.held_bytes, first.share) == (1000, 100_000, 1.0)
-    assert "1,000 blocks of 97.7 KiB are not freed, of 1,000 made while all was traced" in words(
-        first
+    assert (
+        "not freed: 1,000 blocks, 97.7 KiB together, of 1,000 made while all was traced"
+        in words(first)
     )
     assert [function(one) for one in found.passing] == ["queue"]
 
@@ -280,7 +281,7 @@ def test_what_a_tool_tells_without_ages_is_not_said_to_stay(tmp_path: Path) -> N
     first = code(case, tmp_path).suspects[0]
     assert first.fate == "unclear"
     assert first.confidence <= 0.5
-    assert words(first) == "1,800 blocks of 176 KiB are not freed"
+    assert words(first) == "not freed: 1,800 blocks, 176 KiB together"
 
 
 def test_kinds_of_blocks_with_windows_of_their_own_are_compared_by_their_rates(
@@ -340,6 +341,86 @@ def test_full_tracing_of_a_heap_that_does_not_grow_gives_its_own_rate(tmp_path: 
     assert code(case, tmp_path).suspects[0].bytes_per_second == pytest.approx(10_000)
 
 
+# --- collected runtimes ---------------------------------------------------------------------------
+
+
+def with_runtime(kind: str, sources: list[Source]) -> Capture:
+    case = growing(seconds=90)
+    case.runtime = kind
+    return Traced(case, sources, window_starts=range(5, 55, 6)).add()
+
+
+def test_native_blocks_that_explain_the_growth_need_no_caution_for_a_collected_heap(
+    tmp_path: Path,
+) -> None:
+    native = replace(LEAK, functions=("native_keep", "Java_acme_run"), module="/usr/lib/libjni.so")
+    analysis = answer(with_runtime("jvm", [native, CHURN]), tmp_path)
+    assert (analysis.verdict.status, analysis.verdict.kind) == ("leak", "heap")
+    assert "native_keep" in render(analysis.verdict.headline)
+    assert "it is not the collected heap" in reasons(analysis)
+
+
+@pytest.mark.parametrize("each_window", [20, 3000])
+def test_native_blocks_that_are_less_or_far_more_than_the_growth_explain_nothing(
+    each_window: int, tmp_path: Path
+) -> None:
+    native = replace(LEAK, each_window=each_window)
+    assert answer(with_runtime("jvm", [native, CHURN]), tmp_path).verdict.status == "undecided"
+
+
+# --- whole mappings -------------------------------------------------------------------------------
+
+
+def mapping_windows(case: Capture, source: Source, seconds: float) -> Capture:
+    """All mappings were watched beside the bursts, with numbers of their own."""
+    other = Traced(growing(), [source]).all_traced(5, seconds)
+    for one in other.extra:
+        if isinstance(one, kinds.CodeFrame):
+            case.extra.append(replace(one, frame=one.frame + 50))
+        elif isinstance(one, kinds.CodeStack):
+            frames = [n + 50 for n in one.frames]
+            case.extra.append(replace(one, stack=one.stack + 50, frames=frames))
+        elif isinstance(one, kinds.TraceWindow):
+            case.extra.append(replace(one, window=50, watched="mappings"))
+        else:
+            stacks = [n + 50 for n in one.stacks]
+            case.extra.append(replace(one, window=50, stacks=stacks))
+    return case
+
+
+MAPS = Source(("map_buffer", "main"), each_window=60, size=100_000)
+
+
+def test_mappings_are_suspects_where_blocks_leave_the_growth_open(tmp_path: Path) -> None:
+    few = replace(LEAK, each_window=10)
+    case = mapping_windows(Traced(growing(103_000), [few, CHURN]).add(), MAPS, 60)
+    found = code(case, tmp_path)
+    assert [function(one) for one in found.suspects] == ["map_buffer", "leak_session"]
+    first = found.suspects[0]
+    assert (first.basis, found.suspects[1].basis) == ("mappings", "survivors")
+    assert first.share == pytest.approx(100_000 / 103_333, abs=0.01)
+    assert "all of which were watched" in render(found.claim)
+    assert "for many blocks at a time" in words(first)
+
+
+def test_an_allocators_mappings_are_not_counted_beside_the_blocks_in_them(tmp_path: Path) -> None:
+    arena = Source(("innocent", "main"), each_window=60, size=100_000)
+    case = mapping_windows(Traced(growing(), [LEAK, CHURN]).add(), arena, 60)
+    found = code(case, tmp_path)
+    assert [function(one) for one in found.suspects] == ["leak_session"]
+    assert "in 8 windows of 0.3 s" in render(found.claim)
+
+
+def test_a_vector_that_grows_in_place_is_named_though_its_one_block_is_always_young(
+    tmp_path: Path,
+) -> None:
+    vector = Source(("append", "main"), each_window=3, freed_at_once=2 / 3, size=8 << 20, older=0.0)
+    case = mapping_windows(Traced(growing(103_000), [CHURN]).add(), vector, 60)
+    first = code(case, tmp_path).suspects[0]
+    assert (function(first), first.fate) == ("append", "unclear")
+    assert "not freed: 1 block, 8.00 MiB together, of 3 made" in words(first)
+
+
 # --- names and stacks -----------------------------------------------------------------------------
 
 
@@ -367,6 +448,14 @@ def test_a_function_that_passes_requests_of_several_callers_on_is_not_blamed(
     assert function(found.suspects[0]) == "three"
     alone = code(Traced(growing(), [Source(("my_calloc", "main"))]).add(), tmp_path)
     assert function(alone.suspects[0]) == "my_calloc"
+
+
+def test_code_without_a_name_is_not_blamed_where_a_caller_has_one(tmp_path: Path) -> None:
+    found = code(Traced(growing(), [Source(("", "outer", "main"))]).add(), tmp_path)
+    assert function(found.suspects[0]) == "outer"
+    alone = code(Traced(growing(), [Source(("", "start_thread"))]).add(), tmp_path)
+    assert function(alone.suspects[0]) is None
+    assert "worker+0x1000" in render(alone.claim)
 
 
 def test_python_code_is_named_unless_it_is_pythons_own(tmp_path: Path) -> None:

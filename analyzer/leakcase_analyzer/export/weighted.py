@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from leakcase_analyzer.analysis import Analysis
 from leakcase_analyzer.errors import UsageProblem
-from leakcase_analyzer.evidence import Evidence
 from leakcase_analyzer.findings.fates import fates_of, watched_seconds
 from leakcase_analyzer.trace_looks import Frame, Tracing
 
@@ -24,7 +23,7 @@ class Weighted:
 
 def weighted_stacks(analysis: Analysis) -> list[Weighted]:
     """Most of what stayed first. Raises UsageProblem where allocations were not traced."""
-    found = [one for one in _all(analysis.evidence) if one.made_blocks or one.stayed_blocks]
+    found = [one for one in _all(analysis) if one.made_blocks or one.stayed_blocks]
     if not found:
         raise UsageProblem(
             "there is nothing to export: allocations were not traced in this case. Capture with "
@@ -33,20 +32,23 @@ def weighted_stacks(analysis: Analysis) -> list[Weighted]:
     return sorted(found, key=lambda one: (-one.stayed_bytes, -one.made_bytes))
 
 
-def _all(evidence: Evidence) -> list[Weighted]:
-    tracing = evidence.tracing
+def _all(analysis: Analysis) -> list[Weighted]:
+    tracing = analysis.evidence.tracing
     made = _made(tracing)
     stayed: dict[int, tuple[float, float]] = {}
     # Of several kinds of blocks with windows of their own: as if all had been watched as long.
-    bursts = [one for one in tracing.windows if not one.outstanding]
+    bursts = [one for one in tracing.windows if not one.outstanding and not one.maps]
     seconds = max(watched_seconds(bursts).values(), default=0.0)
-    for fate in fates_of(evidence):
+    for fate in fates_of(analysis.evidence):
         for stack, one in fate.staying.items():
             stayed[stack] = (one.blocks_per_second * seconds, one.bytes_per_second * seconds)
     for window in tracing.windows:
-        for stack, held in window.outstanding[-1].rows.items() if window.outstanding else ():
+        if not window.outstanding or (window.maps and not _maps_count(analysis)):
+            continue
+        scale = seconds / window.duration_seconds if bursts and window.duration_seconds else 1.0
+        for stack, held in window.outstanding[-1].rows.items():
             blocks, size = stayed.get(stack, (0.0, 0.0))
-            stayed[stack] = (blocks + held.blocks, size + held.held_bytes)
+            stayed[stack] = (blocks + scale * held.blocks, size + scale * held.held_bytes)
             if stack not in window.sites:
                 count, made_bytes = made.get(stack, (0, 0))
                 # How large freed blocks were is not told.
@@ -59,6 +61,12 @@ def _all(evidence: Evidence) -> list[Weighted]:
         )
         for stack in sorted(made.keys() | stayed.keys())
     ]
+
+
+def _maps_count(analysis: Analysis) -> bool:
+    """Whether whole mappings are among the suspects; else blocks in them are."""
+    found = analysis.code
+    return found is not None and any(one.basis == "mappings" for one in found.suspects)
 
 
 def _made(tracing: Tracing) -> dict[int, tuple[int, int]]:

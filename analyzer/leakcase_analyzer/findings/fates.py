@@ -137,7 +137,7 @@ def fates_of(evidence: Evidence) -> list[PlaceFate]:
 
 
 def _fates(tracing: Tracing) -> list[PlaceFate]:
-    windows = [one for one in tracing.windows if not one.outstanding]
+    windows = [one for one in tracing.windows if not one.outstanding and not one.maps]
     numbers = {stack for one in windows for stack in _stacks(one)}
     frames = frames_by_stack(tracing, numbers)
     found: dict[Place, PlaceFate] = {}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import reduce
 
 from leakcase_analyzer.findings.fates import Place, frames_by_stack, place_of
-from leakcase_analyzer.findings.suspect import Fate, Suspect, Suspects
+from leakcase_analyzer.findings.suspect import Basis, Fate, Suspect, Suspects
 from leakcase_analyzer.findings.suspect_words import named, what_they_hold
 from leakcase_analyzer.sentences import Count, Quantity, Sentence, Share, Size, Span, say
 from leakcase_analyzer.series.survival import Curve
@@ -17,15 +17,19 @@ LEAST_SHARE = 0.001
 #: Of blocks that stay, half are from the first half of the time; of those that soon go hardly any
 #: is, and of what was set up once nearly all are.
 YOUNG_SHARE, EARLY_SHARE = 0.05, 0.95
+#: Fewer allocations than this do not show how long they live.
+ENOUGH_MADE = 20
 SURE, UNSURE, EARLY = 0.9, 0.5, 0.4
 NO_CURVE = Curve((), (), ())
 
 
-def outstanding(tracing: Tracing, growth: float | None) -> Suspects | None:
+def outstanding(
+    tracing: Tracing, windows: Sequence[Watched], growth: float | None
+) -> Suspects | None:
     """The suspects by what the last look of each window says is held; None: there is none."""
-    windows = [one for one in tracing.windows if one.outstanding]
     if not windows:
         return None
+    basis: Basis = "mappings" if windows[0].maps else "outstanding"
     rows: dict[int, Held] = {}
     for window in windows:
         for stack, held in window.outstanding[-1].rows.items():
@@ -43,15 +47,15 @@ def outstanding(tracing: Tracing, growth: float | None) -> Suspects | None:
         held = _total(rows, stacks)
         share = growing[place] / total if total else 0.0
         if _fate(held) == "dies":
-            passing.append(_suspect(tracing, rows, stacks, None, None, 0.0))
+            passing.append(_suspect(basis, tracing, rows, stacks, None, None, 0.0))
         elif len(suspects) < MOST_SUSPECTS and (share >= LEAST_SHARE or not total):
             per_second = None if rate is None else share * rate
-            suspects.append(_suspect(tracing, rows, stacks, share, per_second, whole))
+            suspects.append(_suspect(basis, tracing, rows, stacks, share, per_second, whole))
     allocations = sum(one.total.allocations for one in windows)
     return Suspects(
-        claim=_claim(suspects, seconds, allocations),
+        claim=_claim(basis, suspects, seconds, allocations),
         evidence_for=suspects[0].evidence if suspects else (),
-        basis="outstanding",
+        basis=basis,
         suspects=tuple(suspects),
         passing=tuple(sorted(passing, key=lambda one: -one.held_bytes)[:MOST_SUSPECTS]),
         windows=len(windows),
@@ -88,7 +92,7 @@ def _groups(tracing: Tracing, rows: dict[int, Held]) -> dict[Place, dict[int, Fr
     return found
 
 
-def _whole(windows: list[Watched]) -> float:
+def _whole(windows: Sequence[Watched]) -> float:
     totals = [one.total for one in windows]
     seen = sum(one.allocations for one in totals)
     lost = sum((one.lost_blocks or 0) + (one.lost_stacks or 0) for one in totals)
@@ -106,7 +110,8 @@ def _fate(held: Held) -> Fate:
         return "early"
     if older > YOUNG_SHARE or held.blocks >= held.allocations:
         return "stays"
-    return "dies"
+    # One block that ever grows is always young: of few nothing follows.
+    return "dies" if held.allocations >= ENOUGH_MADE else "unclear"
 
 
 def _growing_bytes(held: Held) -> float:
@@ -119,6 +124,7 @@ def _growing_bytes(held: Held) -> float:
 
 
 def _suspect(
+    basis: Basis,
     tracing: Tracing,
     rows: dict[int, Held],
     stacks: dict[int, Frame | None],
@@ -132,6 +138,7 @@ def _suspect(
     sure = {"stays": SURE, "early": EARLY, "dies": 0.0}.get(fate, UNSURE)
     contents = tracing.contents.get(main)
     return Suspect(
+        basis=basis,
         frame=stacks[main],
         stack=tracing.stack(main),
         stacks=len(stacks),
@@ -154,7 +161,7 @@ def _suspect(
 
 def _evidence(held: Held, fate: Fate, stacks: int) -> Iterator[Sentence]:
     yield say(
-        "{blocks} of {size} are not freed"
+        "not freed: {blocks}, {size} together"
         + (", of {made} made while all was traced" if held.older_bytes is not None else ""),
         blocks=Count(held.blocks, "block"),
         size=Size(held.held_bytes),
@@ -172,14 +179,17 @@ def _evidence(held: Held, fate: Fate, stacks: int) -> Iterator[Sentence]:
         yield say("it was reached by {stacks}", stacks=Count(stacks, "different stack"))
 
 
-def _claim(suspects: list[Suspect], seconds: float, allocations: int) -> Sentence:
+def _claim(basis: Basis, suspects: list[Suspect], seconds: float, allocations: int) -> Sentence:
+    mapped = basis == "mappings"
     watched: dict[str, Quantity] = {
         "span": Span(seconds),
-        "allocations": Count(allocations, "allocation"),
+        "allocations": Count(allocations, "mapping" if mapped else "allocation"),
     }
     text = "in {span} in which all was traced {allocations} were seen"
+    if mapped:
+        text = "in {span} {allocations} of memory were made, all of which were watched"
     if not suspects:
-        return say(text + ", and none of their blocks stayed", **watched)
+        return say(text + ", and none of them stayed", **watched)
     what, names = named(suspects[0].frame)
     share = Share(suspects[0].share or 0.0)
     return say(text + ": {share} of what was added was by " + what, **watched, share=share, **names)

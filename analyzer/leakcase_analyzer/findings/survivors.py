@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from leakcase_analyzer.evidence import Evidence
 from leakcase_analyzer.findings.base import Finding
 from leakcase_analyzer.findings.fates import PlaceFate, fates_of
+from leakcase_analyzer.findings.mapped import with_mappings
 from leakcase_analyzer.findings.outstanding import outstanding
 from leakcase_analyzer.findings.retention import heap_change
 from leakcase_analyzer.findings.suspect import Basis, Suspect, Suspects
@@ -44,7 +45,11 @@ def survivors(evidence: Evidence) -> Iterator[Finding]:
     if not tracing.windows:
         return
     growth = growth_behind(evidence)
-    found = _of_bursts(evidence, tracing, growth) or outstanding(tracing, growth)
+    told = [one for one in tracing.windows if one.outstanding]
+    all_blocks = [one for one in told if not one.maps]
+    found = _of_bursts(evidence, tracing, growth) or outstanding(tracing, all_blocks, growth)
+    mapped = outstanding(tracing, [one for one in told if one.maps], growth)
+    found = with_mappings(evidence, found, mapped)
     if found is not None:
         yield found
         yield from trace_limits(tracing, found)
@@ -63,7 +68,7 @@ def growth_behind(evidence: Evidence) -> float | None:
 
 
 def _of_bursts(evidence: Evidence, tracing: Tracing, growth: float | None) -> Suspects | None:
-    windows = [one for one in tracing.windows if not one.outstanding]
+    windows = [one for one in tracing.windows if not one.outstanding and not one.maps]
     if not windows or all(one.total.mode == "full" for one in windows):
         return None
     found = [fate for fate in fates_of(evidence) if fate.batches]
@@ -121,6 +126,7 @@ def _suspect(
     weak = min(alive, sum(batch.weak for batch in fate.batches))
     trigger, said = when(fate.batches, windows, states)
     return Suspect(
+        basis="survivors" if fate.curve.ages_seconds else "window",
         frame=fate.frames[main],
         stack=tracing.stack(main),
         stacks=len(fate.frames),

@@ -12,8 +12,9 @@ from leakcase_analyzer.series.trigger import When
 from leakcase_analyzer.trace_looks import Frame, Stack
 
 #: survivors: blocks of short windows, looked at again later. outstanding: everything was traced,
-#: and this is what was not freed. window: blocks of short windows that nobody looked at again.
-Basis: TypeAlias = Literal["survivors", "outstanding", "window"]
+#: and this is what was not freed. mappings: whole mappings of memory, all of which were watched.
+#: window: blocks of short windows that nobody looked at again.
+Basis: TypeAlias = Literal["survivors", "outstanding", "mappings", "window"]
 #: early: all of it is from the first half of the time traced, so it holds memory but does not grow.
 Fate: TypeAlias = Pattern | Literal["early"]
 
@@ -22,6 +23,7 @@ Fate: TypeAlias = Pattern | Literal["early"]
 class Suspect:
     """One function (where it has no name, one place) whose blocks stay, with its main stack."""
 
+    basis: Basis
     frame: Frame | None
     """What it is named after; None: the case tells no frame."""
     stack: Stack

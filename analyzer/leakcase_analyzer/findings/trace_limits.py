@@ -70,9 +70,11 @@ def _tools(tracing: Tracing) -> Iterator[Finding]:
 
 def _sizes(tracing: Tracing) -> Iterator[Finding]:
     banded = [
-        one.total for one in tracing.windows if one.total.smallest_bytes or one.total.largest_bytes
+        one.total
+        for one in tracing.windows
+        if not one.maps and (one.total.smallest_bytes or one.total.largest_bytes)
     ]
-    if banded and len(banded) == len(tracing.windows):
+    if banded and len(banded) == sum(not one.maps for one in tracing.windows):
         least = min(one.smallest_bytes or 0 for one in banded)
         tops = [one.largest_bytes for one in banded]
         most = None if None in tops else max(top for top in tops if top is not None)

@@ -11,6 +11,7 @@ from leakcase_analyzer.columns import Floats
 from leakcase_analyzer.evidence import Evidence
 from leakcase_analyzer.findings.base import Subject, Track, Unit
 from leakcase_analyzer.findings.books import Books, beside, read_books
+from leakcase_analyzer.findings.native_growth import native_blocks_explain
 from leakcase_analyzer.series.growth import Growth, judge
 
 #: Runtimes whose collector moves or sweeps in cycles: their floor shows only after collections.
@@ -50,7 +51,9 @@ def _judge(evidence: Evidence, quantity: Quantity) -> tuple[Track, Growth] | Non
         in_use_bytes=None if heap is None else heap[0],
         free_bytes=None if heap is None else heap[1],
         unit="bytes" if quantity.unit == "bytes" else "count",
-        managed_runtime=collected and quantity.subject == "anonymous",
+        managed_runtime=collected
+        and quantity.subject == "anonymous"
+        and not native_blocks_explain(evidence, anonymous_and_swap(evidence)),
     )
     return track, growth
 

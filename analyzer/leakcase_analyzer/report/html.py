@@ -80,7 +80,11 @@ def _memory_chart(analysis: Analysis) -> Markup | None:
     main = analysis.verdict.main
     if main is None:
         return None
-    windows = [(one.seconds, one.duration_seconds) for one in analysis.evidence.tracing.windows]
+    windows = [
+        (one.seconds, one.duration_seconds)
+        for one in analysis.evidence.tracing.windows
+        if not one.outstanding and not one.maps
+    ]
     return memory_chart(
         main.track.seconds, main.track.values, windows, in_bytes=main.unit == "bytes"
     )

@@ -46,8 +46,8 @@ def as_document(analysis: Analysis) -> dict[str, Any]:
             }
             for one in analysis.growing
         ],
-        "suspects": [] if code is None else _suspects(code.basis, code.suspects),
-        "passing": [] if code is None else _suspects(code.basis, code.passing),
+        "suspects": [] if code is None else _suspects(code.suspects),
+        "passing": [] if code is None else _suspects(code.passing),
         "types": [
             {
                 "name": one.name,
@@ -174,7 +174,7 @@ def _heap(analysis: Analysis) -> dict[str, Any] | None:
     }
 
 
-def _suspects(basis: str, suspects: Sequence[Suspect]) -> list[dict[str, Any]]:
+def _suspects(suspects: Sequence[Suspect]) -> list[dict[str, Any]]:
     return [
         {
             "rank": rank,
@@ -186,7 +186,7 @@ def _suspects(basis: str, suspects: Sequence[Suspect]) -> list[dict[str, Any]]:
             "share": one.share,
             "confidence": one.confidence,
             "fate": one.fate,
-            "basis": basis,
+            "basis": one.basis,
             "held_bytes": one.held_bytes,
             "blocks": one.blocks,
             "followed_blocks": one.followed,
