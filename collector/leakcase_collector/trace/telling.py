@@ -170,7 +170,14 @@ def outstanding_record(
         [stacks[stack][place] for stack in told] for place in range(5)
     )
     record = TraceOutstanding(
-        window.number, window.ended_ns, told, blocks, held, older, older_held, allocations
+        window.number,
+        window.ended_ns,
+        told,
+        blocks,
+        held,
+        allocations=allocations,
+        older_blocks=older,
+        older_bytes=older_held,
     )
     return record, len(most) - len(told), lost
 
