@@ -12,6 +12,8 @@ figure shown is the median over rounds. Tools that are not installed are named a
     bpftrace    the usual script: malloc's address and stack, until free
     heaptrack   injected into the running program; a new program for each round
     jemalloc    the program under jemalloc, its own profiler against none
+
+Then the same on servers under load (`tracing_services.py`): CPU per request.
 """
 
 from __future__ import annotations
@@ -26,11 +28,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 from budgets import COLLECT, MB, finish
 from long_case import read_records
+from tracing_services import SERVICES, Work
 
 from leakcase_bundle.records import TraceWindow
 
@@ -51,16 +57,22 @@ END {{ clear(@stack); clear(@bytes); clear(@size); }}
 """
 
 
-@dataclass(frozen=True)
-class Work:
-    """What the program did in one stretch of time."""
+class Target(Protocol):
+    """What is watched: it works, and says what that took."""
 
-    cpu_ns_per_pair: float
-    longest_ms: float
+    @property
+    def pid(self) -> int: ...
+
+    def start(self, seconds: float) -> None: ...
+
+    def result(self) -> Work: ...
+
+
+Opened = Callable[[], AbstractContextManager[Target]]
 
 
 class Worker:
-    """The program; works when it is asked to."""
+    """The program that counts its work; works when it is asked to."""
 
     def __init__(self, program: Path, load: tuple[str, str, str], **environment: str) -> None:
         self.process = subprocess.Popen(
@@ -72,6 +84,10 @@ class Worker:
         self._in, self._out = self.process.stdin, self.process.stdout
         self._out.readline()
 
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
     def start(self, seconds: float) -> None:
         """Begin to work for so long."""
         print(seconds, file=self._in, flush=True)
@@ -81,7 +97,10 @@ class Worker:
         pairs, cpu_ns, longest_ns = map(int, self._out.readline().split())
         return Work(cpu_ns / pairs, longest_ns / 1e6)
 
-    def close(self) -> None:
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """End it."""
         self.process.kill()
         self.process.communicate()
@@ -224,36 +243,30 @@ def tracing(tool: Tool, pid: int, seconds: float, folder: Path, cost: Cost) -> I
         cost.armed_seconds.extend((one.attach_ns or 0) / 1e9 for one in windows[:1])
 
 
-def measure(
-    program: Path, load: tuple[str, str, str], tool: Tool, rounds: int, seconds: float, folder: Path
-) -> Cost:
+def measure(opened: Opened, tool: Tool, rounds: int, seconds: float, folder: Path) -> Cost:
     """Untraced and traced, in turn; each traced stretch is compared with its two neighbours."""
     cost = Cost()
-    worker = Worker(program, load)
 
     def work(length: float) -> Work:
-        worker.start(length)
-        return worker.result()
+        target.start(length)
+        return target.result()
 
-    try:
+    with contextlib.ExitStack() as stack:
+        target = stack.enter_context(opened())
         work(1)
         before = work(seconds)
         for _ in range(rounds):
-            with tracing(tool, worker.process.pid, seconds, folder, cost):
+            with tracing(tool, target.pid, seconds, folder, cost):
                 traced = work(seconds - 1 if tool.is_armed else seconds)
-            cost.longest_ms.append(traced.longest_ms)
+            cost.longest_ms.extend([traced.longest_ms] if traced.longest_ms is not None else [])
             if tool.stays:
-                cost.ratios.append(traced.cpu_ns_per_pair / before.cpu_ns_per_pair)
-                worker.close()
-                worker = Worker(program, load)
+                stack.close()
+                target = stack.enter_context(opened())
                 work(1)
             after = work(seconds)
-            if not tool.stays:
-                untraced = (before.cpu_ns_per_pair + after.cpu_ns_per_pair) / 2
-                cost.ratios.append(traced.cpu_ns_per_pair / untraced)
+            untraced = (before.cpu_ns + after.cpu_ns) / 2
+            cost.ratios.append(traced.cpu_ns / untraced)
             before = after
-    finally:
-        worker.close()
     return cost
 
 
@@ -263,22 +276,24 @@ def measure_jemalloc(
     """jemalloc's profiler at its default interval, against jemalloc without: two programs."""
     cost = Cost()
     settings = ("prof:true,lg_prof_sample:19", "prof:false")
-    profiled, plain = (
-        Worker(program, load, LD_PRELOAD=JEMALLOC, MALLOC_CONF=setting) for setting in settings
-    )
-    try:
+    with contextlib.ExitStack() as stack:
+        profiled, plain = (
+            stack.enter_context(Worker(program, load, LD_PRELOAD=JEMALLOC, MALLOC_CONF=setting))
+            for setting in settings
+        )
         for number in range(rounds + 1):
             results = []
             for worker in (plain, profiled):
                 worker.start(seconds if number else 1)
                 results.append(worker.result())
             if number:
-                cost.ratios.append(results[1].cpu_ns_per_pair / results[0].cpu_ns_per_pair)
-                cost.longest_ms.append(results[1].longest_ms)
-    finally:
-        plain.close()
-        profiled.close()
+                cost.ratios.append(results[1].cpu_ns / results[0].cpu_ns)
+                cost.longest_ms.append(results[1].longest_ms or 0.0)
     return cost
+
+
+def _is_missing(program: str) -> bool:
+    return shutil.which(program) is None and not Path(program).exists()
 
 
 def main() -> int:
@@ -301,14 +316,24 @@ def main() -> int:
         for load_name, load in LOADS.items():
             print(f"{load_name}\n{HEADER}")
             for tool in tools:
-                needed = PROGRAMS.get(tool, "true")
-                if shutil.which(needed) is None and not Path(needed).exists():
+                if _is_missing(PROGRAMS.get(tool, "true")):
                     print(f"  {tool:10} not installed")
                 elif tool == "jemalloc":
                     print(measure_jemalloc(program, load, rounds, seconds).row(tool), flush=True)
                 else:
-                    cost = measure(program, load, TOOLS[tool], rounds, seconds, folder)
+                    cost = measure(
+                        partial(Worker, program, load), TOOLS[tool], rounds, seconds, folder
+                    )
                     print(cost.row(tool), flush=True)
+        for load_name, (client, service) in ({} if options.short else SERVICES).items():
+            print(
+                f"{load_name}\n{HEADER}" if not _is_missing(client) else f"{load_name}: no client"
+            )
+            for tool in () if _is_missing(client) else tools:
+                if tool in TOOLS and not _is_missing(PROGRAMS.get(tool, "true")):
+                    print(
+                        measure(service, TOOLS[tool], rounds, seconds, folder).row(tool), flush=True
+                    )
     return 0
 
 
