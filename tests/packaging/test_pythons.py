@@ -18,8 +18,12 @@ from tests.packaging.pythons import interpreters, others
 
 NEEDED_BY_TESTS = ("pytest>=7.4", "hypothesis>=6.90")
 SUITES = ("tests/bundle", "tests/collector")
-# They put load on programs in C for minutes; what is seen of these is the same from every Python.
-ONCE_IS_ENOUGH = ("test_busy.py", "test_reachability.py")
+# They watch programs for minutes in all; what is seen of these is the same from every Python, and
+# what the code needs of the language is checked by the others and by vermin.
+ONCE_IS_ENOUGH = (
+    "attach", "trace", "unwind", "heap/test_busy.py", "heap/test_reachability.py",
+    "heap/test_managed.py", "heap/test_sampling.py", "heap/test_cpython_frames.py",
+)  # fmt: skip
 
 
 def environment(version: str) -> Path:
@@ -50,7 +54,7 @@ def test_the_collectors_and_the_formats_tests_pass_on(version: str) -> None:
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST", "PYTHON"))}
     done = subprocess.run(
         [str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not live and not slow",
-         *(f"--ignore=tests/collector/heap/{name}" for name in ONCE_IS_ENOUGH), *SUITES],
+         *(f"--ignore=tests/collector/{name}" for name in ONCE_IS_ENOUGH), *SUITES],
         cwd=built.ROOT, env={**inherited, "PYTHONDONTWRITEBYTECODE": "1"},
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         timeout=400,
