@@ -17,6 +17,7 @@ from leakcase_collector.system.memory import Memory, MemoryMapping, ProcessMemor
 from .allocators import TEXT, TEXT_BYTES, Question
 from .borrowed_call import BorrowedCall
 from .machine_code import SLOTS, Area
+from .return_frame import Gadgets, find_gadgets, has_room
 from .safe_point import SafePoint
 from .stopping import StoppedProcess, gone_only_if_ended, require_untouched
 
@@ -27,7 +28,6 @@ SEARCH_NS = 40 * NS_PER_MS
 _MOMENT_SECONDS = 50e-6
 _REST_SECONDS = (0.02, 0.15)
 _TEXT_LIMIT_BYTES = 4 << 20
-_SYSCALL = b"\x0f\x05"
 
 
 class NoSafePoint(CollectorError):
@@ -91,7 +91,7 @@ class _Attempt:
         self._question = question
         self._limit_ns = limit_ns
         self._mappings = memory.mappings()
-        self._syscall_at = _syscall_instruction(memory, question, self._mappings)
+        self._gadgets = _gadgets(memory, question, self._mappings)
         self.stopped_ns = 0
 
     def make(self, looker: Optional[Looker]) -> tuple[str, dict[str, int]]:
@@ -116,7 +116,9 @@ class _Attempt:
                 if lender is None:
                     raise self._none("no thread could be borrowed")
                 locks = self._question.territory(self._memory).locks
-                call = BorrowedCall(stopped, lender, self._syscall_at, locks)
+                pointer = stopped.threads[lender].registers["rsp"]
+                room = has_room(self._mappings, pointer)
+                call = BorrowedCall(stopped, lender, self._gadgets, has_room=room, locks=locks)
                 call.run(self._question.steps, look, deadline_ns)
         finally:
             self.stopped_ns = stopped.stopped_ns
@@ -164,18 +166,16 @@ class _Attempt:
         return "", figures
 
 
-def _syscall_instruction(memory: Memory, question: Question, mappings: list[MemoryMapping]) -> int:
-    """Where a system call can be made: in the C library's code, the allocator's, any other's."""
+def _gadgets(memory: Memory, question: Question, mappings: list[MemoryMapping]) -> Gadgets:
+    """In the allocator's code, the C library's, any other's."""
     spans = [*question.code]
-    spans += [(one.start, one.end) for one in mappings if one.executable and b"/" in one.path]
-    spans += [(one.start, one.end) for one in mappings if one.path == b"[vdso]"]
-    for start, end in spans:
-        view = bytearray(min(end - start, 4 << 20))
-        count = memory.read_into(start, memoryview(view))
-        at = view.find(_SYSCALL, 0, count)
-        if at >= 0:
-            return start + at
-    raise NotSupported("no code that makes a system call was found in the process.")
+    libraries = [one for one in mappings if one.executable and b"/" in one.path]
+    libraries.sort(key=lambda one: b"/libc" not in one.path)
+    spans += [(one.start, one.end) for one in libraries]
+    found = find_gadgets(memory, spans)
+    if found is None:
+        raise NotSupported("no code that makes a system call was found in the process.")
+    return found
 
 
 def as_map(asked: Asked) -> dict[str, Any]:

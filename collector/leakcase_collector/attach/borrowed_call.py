@@ -31,9 +31,11 @@ from .machine_code import (
     assemble,
     was_waiting,
 )
+from .return_frame import Gadgets, return_frame
 from .stopping import StoppedProcess
 
 _MMAP, _MUNMAP = 9, 11
+_SYSCALL_BYTES = 2
 _READ_WRITE, _READ_EXECUTE = 3, 5
 _PRIVATE_ANONYMOUS, _FIXED = 0x22, 0x10
 _NO_SYSCALL = (1 << 64) - 1
@@ -44,7 +46,8 @@ _OWN_SIGNALS = (4, 5, 6, 7, 8, 11, 31)  # ILL TRAP ABRT BUS FPE SEGV SYS
 _BLOCKED = ((1 << 64) - 1) & ~sum(1 << (number - 1) for number in _OWN_SIGNALS)
 #: FXSAVE's bytes that the kernel fills with the mask of what is saved (arch/x86/kernel/fpu).
 _VECTOR_MASK_AT = 464
-_NAP_SECONDS = 20e-6
+#: Most stops come within microseconds; a nap takes fifty more.
+_SPIN_NS, _NAP_SECONDS = 100_000, 20e-6
 #: How long a call may go on when all other threads run again; a step of the kernel's; a stop.
 _GRACE_NS = NS_PER_SECOND
 _STEP_NS = NS_PER_SECOND
@@ -57,21 +60,30 @@ class CallFailed(CollectorError):
 class BorrowedCall:
     """`steps` run once in thread `thread_id` of a process all of whose threads stand still.
 
-    `syscall_at`: an address in its code with a syscall instruction. `locks`: words that were 0
-    before and are set to 0 again should a function crash while it holds one.
+    `gadgets`: of its code. `has_room`: below its stack pointer lies nothing but unused stack.
+    `locks`: words that were 0 before and are set to 0 again should a function crash while it holds
+    one.
     """
 
     def __init__(
-        self, stopped: StoppedProcess, thread_id: int, syscall_at: int, locks: Sequence[int] = ()
+        self,
+        stopped: StoppedProcess,
+        thread_id: int,
+        gadgets: Gadgets,
+        *,
+        has_room: bool,
+        locks: Sequence[int] = (),
     ) -> None:
         self._stopped = stopped
         self._thread = thread_id
-        self._syscall_at = syscall_at
+        self._gadgets = gadgets
+        self._has_room = has_room
         self._locks = locks
         self._registers = dict(stopped.threads[thread_id].registers)
         self._vectors = ptrace.register_set(thread_id, ptrace.NT_X86_XSTATE)
         self._mask = ptrace.signal_mask(thread_id)
         self._area: Optional[Area] = None
+        self._stack_pointer = self._registers["rsp"]
 
     def run(self, steps: Sequence[Step], look: Callable[[Area], None], deadline_ns: int) -> None:
         """Run them; `look` is called at each `Look`, while the thread stands there.
@@ -92,6 +104,11 @@ class BorrowedCall:
     # --- the borrowed memory ----------------------------------------------------------------------
 
     def _prepare(self, steps: Sequence[Step]) -> None:
+        if self._has_room and self._gadgets.signal_return is not None:
+            self._stack_pointer, frame = return_frame(
+                self._registers, self._mask, self._vectors, self._gadgets.signal_return
+            )
+            write_memory(self._stopped.pid, self._stack_pointer, frame)
         try:
             start = self._syscall(_MMAP, 0, AREA_BYTES, _READ_WRITE, _PRIVATE_ANONYMOUS, -1, 0)
             area = self._area = area_at(start)
@@ -118,11 +135,16 @@ class BorrowedCall:
     def _syscall(self, number: int, *arguments: int) -> int:
         """Have the thread make one system call. NotSupported where the kernel refuses it.
 
-        It stands where it could go on afterwards, so that only during the call itself our death
-        would harm it.
+        It stands where it could go on afterwards. Should we die during the call, it finds back by
+        the frame on its stack; where there is no room for one, it would not.
         """
         names = ("rdi", "rsi", "rdx", "r10", "r8", "r9")
-        self._set(rip=self._syscall_at, rax=number, **dict(zip(names, arguments)))
+        self._set(
+            rip=self._gadgets.system_call,
+            rsp=self._stack_pointer,
+            rax=number,
+            **dict(zip(names, arguments)),
+        )
         ptrace.set_signal_mask(self._thread, _BLOCKED)
         for _ in range(2):
             ptrace.resume(self._thread, until_syscall=True)
@@ -158,15 +180,18 @@ class BorrowedCall:
             self._stopped.threads[self._thread].signal = found.number
 
     def _poll(self, deadline_ns: int) -> Optional[ptrace.Stop]:
+        spin_until_ns = monotonic_ns() + _SPIN_NS
         while True:
             found = ptrace.poll(self._thread)
             if found is not None:
                 if found.kind == "gone":
                     raise TargetGone("the process has ended. What was recorded so far is kept.")
                 return found
-            if monotonic_ns() > deadline_ns:
+            now = monotonic_ns()
+            if now > deadline_ns:
                 return None
-            time.sleep(_NAP_SECONDS)
+            if now > spin_until_ns:
+                time.sleep(_NAP_SECONDS)
 
     # --- on its way -------------------------------------------------------------------------------
 
@@ -234,8 +259,13 @@ class BorrowedCall:
         ptrace.set_register_set(self._thread, ptrace.NT_X86_XSTATE, self._vectors)
         arguments = {"rdi": area.code, "rsi": area.size_bytes}
         if at_entry:
-            values = ptrace.registers(self._thread)
-            ptrace.set_registers(self._thread, {**values, "orig_rax": _MUNMAP, **arguments})
+            # On with the stack of its own, and the return that follows the other call.
+            way_back = {
+                "rsp": self._stack_pointer,
+                "rip": self._gadgets.system_call + _SYSCALL_BYTES,
+            }
+            values = {**ptrace.registers(self._thread), **way_back, **arguments}
+            ptrace.set_registers(self._thread, {**values, "orig_rax": _MUNMAP})
             ptrace.resume(self._thread, until_syscall=True)
             self._await_syscall()
         else:
@@ -246,8 +276,8 @@ class BorrowedCall:
     def _restore(self) -> None:
         """General registers and signal mask as it goes on with them: what it waited for is waited
         for again. The kernel itself would see to that only on its way from another kind of stop."""
-        ptrace.set_registers(self._thread, as_restarted(self._registers))
         ptrace.set_signal_mask(self._thread, self._mask)
+        ptrace.set_registers(self._thread, as_restarted(self._registers))
 
     def _unlock(self) -> None:
         """They were free, and nobody else has run since."""

@@ -16,11 +16,13 @@ from typing import Any, Callable, NamedTuple, Optional
 
 from leakcase_collector.attach.borrowed_call import BorrowedCall
 from leakcase_collector.attach.machine_code import Area, Call, Look, Slot, Step
+from leakcase_collector.attach.return_frame import find_gadgets, has_room
 from leakcase_collector.attach.stopping import StoppedProcess
 from leakcase_collector.system.apart import run_apart
 from leakcase_collector.system.clock import monotonic_ns
 from leakcase_collector.system.door import System
-from leakcase_collector.system.memory import parse_mappings
+from leakcase_collector.system.identity import ProcessIdentity
+from leakcase_collector.system.memory import ProcessMemory, parse_mappings
 from tests.collector.system.started import started
 
 _SOURCE = Path(__file__).with_name("borrowed.c")
@@ -83,10 +85,16 @@ def call(
     steps: Sequence[Step],
     limit_ns: int = LIMIT_NS,
     look: Callable[[], None] = lambda: None,
+    dies_after: float = 0.0,
 ) -> tuple[list[int], int]:
-    """Run the steps in a thread of the program; what is in the slots then, and the stop in ns."""
+    """Run the steps in a thread of the program; what is in the slots then, and the stop in ns.
+
+    `dies_after` seconds whoever does that is ended by a signal that it knows nothing of.
+    """
 
     def work() -> tuple[list[int], int]:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, dies_after)
         slots: list[int] = []
 
         def read(area: Area) -> None:
@@ -98,7 +106,7 @@ def call(
         deadline_ns = monotonic_ns() + limit_ns
         stopped = StoppedProcess(System(), target.pid, deadline_ns)
         with stopped:
-            one = BorrowedCall(stopped, target.where[thread], syscall_instruction(target.pid))
+            one = borrow(target, stopped, thread)
             one.run(steps, read, deadline_ns)
         return slots, stopped.stopped_ns
 
@@ -111,15 +119,16 @@ def answering(target: Running, function: str, *arguments: int) -> list[Step]:
     return [Call(target.where[function], arguments, Slot(0)), Look()]
 
 
-def syscall_instruction(pid: int) -> int:
-    """Somewhere in the program's code."""
-    mappings = parse_mappings(Path(f"/proc/{pid}/maps").read_bytes().splitlines())
-    for mapping in mappings:
-        if mapping.executable and b"libc" in mapping.path:
-            with open(f"/proc/{pid}/mem", "rb") as memory:
-                memory.seek(mapping.start)
-                return mapping.start + memory.read(mapping.end - mapping.start).index(b"\x0f\x05")
-    raise AssertionError("no code was found")
+def borrow(target: Running, stopped: StoppedProcess, thread: str) -> BorrowedCall:
+    number = target.where[thread]
+    with ProcessIdentity(System(), target.pid) as held, ProcessMemory(System(), held) as memory:
+        mappings = memory.mappings()
+        code = [(one.start, one.end) for one in mappings if one.executable and b"libc" in one.path]
+        gadgets = find_gadgets(memory, code)
+    assert gadgets is not None and gadgets.signal_return is not None
+    room = has_room(mappings, stopped.threads[number].registers["rsp"])
+    assert room
+    return BorrowedCall(stopped, number, gadgets, has_room=room)
 
 
 def mapped_bytes(pid: int) -> int:
