@@ -24,11 +24,13 @@ _COMMON_MODULES = re.compile(
     r"|ld-(?:linux|musl|\d)\S*|libc\.musl\S*|python[23]?(?:\.\d+)?\w*|node|nodejs|java|ruby\S*|perl\S*"
     r"|php\S*|beam\.smp|dotnet|\[vdso\])\Z"
 )
+_C_LIBRARIES = re.compile(r"(?:libc|libpthread)(?:-[\d.]+)?\.so[\d.]*\Z")
 #: Functions of the same kind, in whatever module they were compiled into.
 _COMMON_FUNCTIONS = re.compile(
     r"(?:(?:std|__gnu_cxx|__cxxabiv1|core|alloc|hashbrown|runtime|runtime/cgo)(?:::|\.)"
     r"|<(?:std|core|alloc)::|<\S+ as (?:std|core|alloc)::"
     r"|(?:_start|__libc_start\w*|start_thread|__?clone3?|clone3?)\Z"
+    r"|je_|_rjem_|tcmalloc::|_mi_|mi_(?:heap|page|segment|os|arena|theap)_"
     r"|operator (?:new|delete)|__rust_|__rustc|__rdl_|rust_|_cgo_|crosscall|_PyEval_|PyObject_"
     r"|(?:(?:__libc_|__libc_m|je_|jemalloc_|tc_|tcm|mi_|_mi_|_rjem_je_|__interceptor_|__)?"
     r"(?:malloc|calloc|realloc|reallocarray|memalign|aligned_alloc|posix_memalign|valloc|pvalloc"
@@ -126,6 +128,19 @@ def responsible(stack: Stack, passing_on: frozenset[Named] = frozenset()) -> Fra
     named = [one for one in asking if one.function is not None]
     others = [frame for frame in stack.frames if frame.function is not None]
     return next(iter(named or asking or own or others or stack.frames), None)
+
+
+def maps_for_itself(stack: Stack, *, has_glibc: bool) -> bool:
+    """Whether memory was mapped for one caller: by its own code, or by glibc for one large block.
+
+    Other allocators, and a runtime's own, map for many blocks of anybody's.
+    """
+    first = next(iter(stack.frames), None)
+    if first is None:
+        return False
+    if first.module is not None and _C_LIBRARIES.match(basename(first.module)):
+        return has_glibc
+    return part_of(first) == "own" and (has_glibc or first.function is not None)
 
 
 def readable(frames: Sequence[Frame]) -> tuple[Frame, ...]:

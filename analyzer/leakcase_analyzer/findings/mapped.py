@@ -7,31 +7,39 @@ that grow by rare reallocations, mmap itself. No window of a moment meets those.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
+from leakcase_analyzer.code_names import maps_for_itself
 from leakcase_analyzer.evidence import Evidence
-from leakcase_analyzer.findings.suspect import Suspect, Suspects
-from leakcase_analyzer.sentences import say
+from leakcase_analyzer.findings.outstanding import outstanding
+from leakcase_analyzer.findings.suspect import Suspects
+from leakcase_analyzer.trace_looks import Watched
 
 #: Blocks that stay at this part of the heap's growth explain it.
 EXPLAINED = 0.5
 #: From this size on malloc maps a block by itself (M_MMAP_THRESHOLD, mallopt(3)), so that it is
 #: told among the mappings too, and there exactly.
 MAPPED_FROM_BYTES = 128 << 10
-#: How sure it is that a mapping is for its stack's own use, with glibc's malloc and with others,
-#: which take most of their memory so.
-WITH_GLIBC, WITH_OTHERS = 0.9, 0.6
 
 
-def with_mappings(
-    evidence: Evidence, blocks: Suspects | None, mapped: Suspects | None
+def mappings(
+    evidence: Evidence, windows: Sequence[Watched], growth: float | None
 ) -> Suspects | None:
+    """Who maps memory for itself; None where that was not watched."""
+    allocator = evidence.allocator
+    has_glibc = allocator is not None and allocator.kind == "glibc"
+    return outstanding(
+        evidence.tracing, windows, growth, partial(maps_for_itself, has_glibc=has_glibc)
+    )
+
+
+def with_mappings(blocks: Suspects | None, mapped: Suspects | None) -> Suspects | None:
     """The suspects of both, by what each adds; those of blocks alone where these explain it."""
     if mapped is None or not mapped.suspects:
         return blocks or mapped
-    allocator = evidence.allocator
-    sure = WITH_GLIBC if allocator is not None and allocator.kind == "glibc" else WITH_OTHERS
-    added = [_less_sure(one, sure) for one in mapped.suspects]
+    added = [one for one in mapped.suspects if one.fate != "early"]
     if blocks is None or not blocks.suspects:
         passing = () if blocks is None else blocks.passing
         return replace(mapped, suspects=tuple(added), passing=(*passing, *mapped.passing))
@@ -63,8 +71,3 @@ def with_mappings(
         passing=(*blocks.passing, *mapped.passing),
         kept_per_second=total,
     )
-
-
-def _less_sure(one: Suspect, sure: float) -> Suspect:
-    said = say("an allocator maps memory for many blocks at a time, which may be of others")
-    return replace(one, confidence=round(one.confidence * sure, 2), evidence=(*one.evidence, said))

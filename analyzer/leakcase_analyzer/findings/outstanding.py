@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
 
 from leakcase_analyzer.findings.fates import Place, frames_by_stack, place_of
@@ -10,7 +10,7 @@ from leakcase_analyzer.findings.suspect import Basis, Fate, Suspect, Suspects
 from leakcase_analyzer.findings.suspect_words import named, what_they_hold
 from leakcase_analyzer.sentences import Count, Quantity, Sentence, Share, Size, Span, say
 from leakcase_analyzer.series.survival import Curve
-from leakcase_analyzer.trace_looks import Frame, Held, Tracing, Watched
+from leakcase_analyzer.trace_looks import Frame, Held, Stack, Tracing, Watched
 
 MOST_SUSPECTS = 32
 LEAST_SHARE = 0.001
@@ -24,15 +24,23 @@ NO_CURVE = Curve((), (), ())
 
 
 def outstanding(
-    tracing: Tracing, windows: Sequence[Watched], growth: float | None
+    tracing: Tracing,
+    windows: Sequence[Watched],
+    growth: float | None,
+    counts: Callable[[Stack], bool] = lambda _: True,
 ) -> Suspects | None:
-    """The suspects by what the last look of each window says is held; None: there is none."""
+    """The suspects by what the last look of each window says is held; None: there is none.
+
+    Stacks that do not count are left out.
+    """
     if not windows:
         return None
     basis: Basis = "mappings" if windows[0].maps else "outstanding"
     rows: dict[int, Held] = {}
     for window in windows:
         for stack, held in window.outstanding[-1].rows.items():
+            if not counts(tracing.stack(stack)):
+                continue
             rows[stack] = held if stack not in rows else _sum(rows[stack], held)
     seconds = sum(one.duration_seconds for one in windows)
     whole = _whole(windows)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from leakcase_analyzer.evidence import Evidence
 from leakcase_analyzer.findings.base import Finding
 from leakcase_analyzer.findings.fates import PlaceFate, fates_of
-from leakcase_analyzer.findings.mapped import with_mappings
+from leakcase_analyzer.findings.mapped import mappings, with_mappings
 from leakcase_analyzer.findings.outstanding import outstanding
 from leakcase_analyzer.findings.retention import heap_change
 from leakcase_analyzer.findings.suspect import Basis, Suspect, Suspects
@@ -48,8 +48,7 @@ def survivors(evidence: Evidence) -> Iterator[Finding]:
     told = [one for one in tracing.windows if one.outstanding]
     all_blocks = [one for one in told if not one.maps]
     found = _of_bursts(evidence, tracing, growth) or outstanding(tracing, all_blocks, growth)
-    mapped = outstanding(tracing, [one for one in told if one.maps], growth)
-    found = with_mappings(evidence, found, mapped)
+    found = with_mappings(found, mappings(evidence, [one for one in told if one.maps], growth))
     if found is not None:
         yield found
         yield from trace_limits(tracing, found)
