@@ -33,16 +33,19 @@ if TYPE_CHECKING:
 
 #: Calls by which memory is mapped; programs make few of them, but for a malloc that does.
 MAPPING_CALLS = ("mmap", "munmap", "mremap")
-_MAPPINGS = TracerLimits(live_blocks=16_384, sites=2048, ring_bytes=1 << 20, preallocated=False)
-#: Objects are made so often that windows are short: few stacks are new in one.
-_OBJECTS_RING_BYTES = 1 << 20
+_MAPPINGS = TracerLimits(live_blocks=16_384, sites=2048, ring_bytes=1 << 17, preallocated=False)
+#: Objects are told by their functions of Python, so that little of C's stack is needed; but there
+#: are many stacks in one window, and a short one.
+_OBJECTS = TracerLimits(ring_bytes=1 << 21, stack_bytes=4096, key_bytes=256)
+#: Of windows: what is copied is taken every few milliseconds, and our memory holds it twice.
+_BURSTS = TracerLimits(ring_bytes=1 << 20)
 #: Of a capture that traces everything.
 _FULL = TracerLimits(live_blocks=524_288, sites=65_536, preallocated=False)
 
 
 def limits_of(mode: str) -> TracerLimits:
     """How much the kernel keeps; `mode` of the vocabulary ``trace_mode``."""
-    return _FULL if mode == "full" else TracerLimits()
+    return _FULL if mode == "full" else _BURSTS
 
 
 class Assembly:
@@ -111,7 +114,7 @@ class Assembly:
         points = find_object_points(self._points, self._python.image)
         if not points:
             return None
-        tracer = self._tracer(points, TracerLimits(ring_bytes=_OBJECTS_RING_BYTES))
+        tracer = self._tracer(points, _OBJECTS)
         return self._watch("python-objects", tracer, points, ObjectReader)
 
     def mappings(self) -> Optional[Watch]:

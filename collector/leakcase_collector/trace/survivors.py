@@ -22,8 +22,8 @@ from .fingerprints import Identity, Likeness, identity_of
 #: When a window's blocks are looked at, after its end; and at the capture's end.
 LOOKS_AFTER_NS = tuple(s * NS_PER_SECOND for s in (10, 30, 60, 300, 900, 3600, 14400, 43200))
 #: Followed blocks of one window, and of all windows.
-BLOCKS_PER_WINDOW = 1500
-BLOCKS_IN_ALL = 9000
+BLOCKS_PER_WINDOW = 800
+BLOCKS_IN_ALL = 6400
 #: Of a stack's blocks; fewer may be those of one who tidies up at times.
 _FREED_SHARE = 0.01
 
@@ -185,7 +185,7 @@ def _state(one: Followed, reader: BlockReader, identity: Identity) -> Likeness:
         return Likeness.OTHER
     likeness = identity.compare(one.then.words, now.words)
     if likeness in (Likeness.SAME, Likeness.ALIKE):
-        one.now = now
+        one.now = one.then if now == one.then else now  # Most are as they were: held once.
     return likeness
 
 

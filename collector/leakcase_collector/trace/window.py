@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _BEAT_NS = 4 * NS_PER_MS
 #: Copies of stacks that are held at a time, 8 KB each.
 SAMPLES_AT_A_TIME = 64
-_HELD_SAMPLES = 256
+_HELD_SAMPLES = 96
 _LEARNED_AT_A_TIME = 8
 
 

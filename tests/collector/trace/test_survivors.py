@@ -227,5 +227,5 @@ def test_a_sample_leaves_no_stack_out_and_spreads_over_time() -> None:
     assert len(chosen) == BLOCKS_PER_WINDOW
     assert {block for block in chosen if block.stack == 2} == set(few)
     times = sorted(block.allocated_ns for block in chosen if block.stack == 1)
-    assert max(b - a for a, b in zip(times, times[1:])) <= 4
+    assert max(b - a for a, b in zip(times, times[1:])) <= 5000 // (BLOCKS_PER_WINDOW - 20) + 1
     assert (times[0], times[-1] > 4900) == (0, True)
