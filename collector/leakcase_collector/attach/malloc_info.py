@@ -6,7 +6,7 @@ import re
 from typing import NamedTuple, Optional
 
 _ARENAS_MAX = 65536
-_HEAP = re.compile(r'<heap nr="\d{1,9}">(.*?)</heap>', re.DOTALL)
+_HEAP, _HEAP_END = '<heap nr="', "</heap>"
 _TOTAL = re.compile(r'<total type="(fast|rest|mmap)" count="(\d{1,18})" size="(\d{1,18})"/>')
 _SYSTEM = re.compile(r'<system type="current" size="(\d{1,18})"/>')
 _CHUNK_ALIGNMENT = 16
@@ -33,14 +33,16 @@ class MallocInfo(NamedTuple):
 def parse_malloc_info(text: str) -> Optional[MallocInfo]:
     """None where it is not what malloc_info(3) writes."""
     arenas: list[ArenaWords] = []
-    end = 0
-    for match in _HEAP.finditer(text):
-        arena = _arena(match.group(1))
+    at, last = text.find(_HEAP), 0
+    while at >= 0:
+        end = text.find(_HEAP_END, at)
+        arena = _arena(text[at:end]) if end >= 0 else None
         if arena is None or len(arenas) >= _ARENAS_MAX:
             return None
         arenas.append(arena)
-        end = match.end()
-    totals = _totals(text[end:])
+        last = end
+        at = text.find(_HEAP, end)
+    totals = _totals(text[last:])
     if not arenas or "mmap" not in totals:
         return None
     return MallocInfo(arenas, *totals["mmap"])

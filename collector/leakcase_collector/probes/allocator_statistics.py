@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from leakcase_collector.attach.asking import Asked
 
 ARENAS_TOLD = 64
+_LARGEST = 1 << 56
 # Measured: a stop with nothing to walk; a thread more; a page of heap, were it all small free
 # blocks (malloc_info looks at each free block under its arena's lock).
 _STOP_NS, _THREAD_NS, _PAGE_NS = 8 * NS_PER_MS, 200_000, 600
@@ -143,8 +144,16 @@ def words_of(look: int, taken_ns: int, asked: Asked) -> list[Any]:
     if told is None:
         return []
     totals, arenas = told
-    words = AllocatorWords(**common, **totals)
-    return [words, *(AllocatorArena(look, number, **arena) for number, arena in arenas)]
+    words = AllocatorWords(**common, **_possible(totals))
+    return [words, *(AllocatorArena(look, number, **_possible(one)) for number, one in arenas)]
+
+
+def _possible(figures: dict[str, Any]) -> dict[str, Any]:
+    """Figures that memory can have: what the process says is its own word."""
+    return {
+        name: None if value is not None and not 0 <= value < _LARGEST else value
+        for name, value in figures.items()
+    }
 
 
 _Told = Optional[tuple[dict[str, Any], list[tuple[int, dict[str, Any]]]]]
