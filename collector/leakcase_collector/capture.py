@@ -42,7 +42,8 @@ _HARMLESS_REASONS = frozenset(("not-supported", "left-out", "not-consented"))
 def capture(arguments: argparse.Namespace) -> int:
     """Run one capture; returns the exit status. Raises CollectorError before there is a case."""
     wanted = names(arguments.with_)
-    probes = select_probes(PROBES, wanted, names(arguments.without), opted(arguments))
+    own_option = opted(arguments)
+    probes = select_probes(PROBES, wanted, names(arguments.without), own_option)
     allowed = parse_levels(arguments.allow)
     options = capture_options(arguments)
     every_ns = interval_ns(arguments.interval)
@@ -79,12 +80,12 @@ def capture(arguments: argparse.Namespace) -> int:
     if outcome.end == "disk-full" and case.records == 0 and outcome.error is not None:
         case.discard()
         raise outcome.error
-    status = exit_status(outcome, wanted)
+    status = exit_status(outcome, wanted, own_option)
     if arguments.json:
         print(json.dumps(_as_map(case, identity, outcome, status)))
     else:
         print(case.path)
-        for text in _summary(case, identity, outcome, probes, granted):
+        for text in _summary(case, identity, outcome, probes, granted, own_option):
             print(text, file=sys.stderr)
     return status
 
@@ -108,20 +109,25 @@ def _settle(
     return consents, granted, refused
 
 
-def exit_status(outcome: Outcome, wanted: Sequence[str]) -> int:
-    """By how it ended, and by the gaps."""
+def exit_status(outcome: Outcome, wanted: Sequence[str], opted: Sequence[str] = ()) -> int:
+    """By how it ended, and by the gaps; `wanted`, `opted`: see `is_partial`."""
     if outcome.end == "interrupted":
         return EXIT_INTERRUPTED
     if outcome.end == "target-gone":
         return CollectorError.exit_code
     if outcome.end != "duration":
         return EXIT_PARTIAL
-    return EXIT_PARTIAL if any(is_partial(gap, wanted) for gap, _ in outcome.gaps) else 0
+    lacks = any(is_partial(gap, wanted, opted) for gap, _ in outcome.gaps)
+    return EXIT_PARTIAL if lacks else 0
 
 
-def is_partial(gap: Any, wanted: Sequence[str]) -> bool:
-    """Whether something failed, or is missing that was asked for."""
-    if gap.probe in wanted:
+def is_partial(gap: Any, wanted: Sequence[str], opted: Sequence[str] = ()) -> bool:
+    """Whether something failed, or is missing that was asked for.
+
+    `wanted`: probes that --with names. `opted`: those that an option of their own asks for, as
+    --trace does; what these leave undone for want of a level was not asked for.
+    """
+    if gap.probe in wanted or (gap.probe in opted and gap.reason == "not-supported"):
         return True
     return gap.probe not in _MAY_BE_MISSING and gap.reason not in _HARMLESS_REASONS
 
@@ -135,6 +141,7 @@ def _summary(
     outcome: Outcome,
     probes: Sequence[Probe],
     granted: Sequence[Probe],
+    opted: Sequence[str],
 ) -> list[str]:
     span = duration(outcome.ended_ns - outcome.started_ns)
     lines = [
@@ -149,7 +156,9 @@ def _summary(
         lines.append(f"cut short: {outcome.error}")
     if outcome.decision is not None:
         lines.append(f"first look: {sentence(outcome.decision)}")
-    lines.extend(f"not seen: {text}" for gap, text in outcome.gaps if is_partial(gap, ()))
+    # One refusal may be met by several probes.
+    told = dict.fromkeys(text for gap, text in outcome.gaps if is_partial(gap, (), opted))
+    lines.extend(f"not seen: {text}" for text in told)
     lines.extend(
         f"beside the case: {path}; it holds what the process held: keep it here"
         for probe in granted
