@@ -22,6 +22,7 @@ DETAILS = {
     "uprobe": "the kernel could not watch the allocator's functions",
     "tracefs": "the kernel's tracing files are not there or not to be written",
     "bpf-program": "the kernel's verifier did not accept the program that watches",
+    "elf": "the program's files could not be opened",
     "symbols": "the program's symbols could not be read",
     "bpftrace": "bpftrace is not there, or failed",
     "memleak-bpfcc": "memleak-bpfcc is not there, or failed",

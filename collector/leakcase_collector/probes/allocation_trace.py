@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from leakcase_collector.trace.bursts import Bursts
     from leakcase_collector.trace.full import Full
     from leakcase_collector.trace.python_stacks import PythonStacks
+    from leakcase_collector.trace.tool_trace import ToolTrace
     from leakcase_collector.trace.watch import Watch
 
 #: What a block's allocation and free cost where they are watched, on hardware of its own and on
@@ -49,7 +50,8 @@ class AllocationTraceProbe(Probe):
     def __init__(self) -> None:
         self._options = CaptureOptions()
         self._assembly: Optional[Assembly] = None
-        self._tracing: Sequence[Union[Bursts, Full]] = ()
+        self._tracing: Sequence[Union[Bursts, Full, ToolTrace]] = ()
+        self._tool: Optional[ToolTrace] = None
         #: What can wait until something is armed, one a beat.
         self._preparations: list[Callable[[], None]] = []
         self._started_ns = 0
@@ -63,6 +65,11 @@ class AllocationTraceProbe(Probe):
 
     def toll(self) -> Optional[str]:
         share = self._options.max_slowdown
+        if self._options.tracer not in ("auto", "own"):
+            return (
+                f"{self._options.tracer} watches all the time, which --max-slowdown does not "
+                "bound: programs that allocate much were seen to need more than twice their CPU"
+            )
         if self._options.trace == "full":
             low, high = (pair_ns / 1000 for pair_ns in _PAIR_NS)
             return (
@@ -86,6 +93,9 @@ class AllocationTraceProbe(Probe):
         from .heap_labels import ModuleFiles
 
         options = self._options
+        if options.tracer not in ("auto", "own"):
+            self._use_tool(context)
+            return
         read_file = ModuleFiles(context.subject).read if options.may_read_memory else None
         try:
             assembly = self._assembly = Assembly(
@@ -93,7 +103,8 @@ class AllocationTraceProbe(Probe):
                 limits_of(options.trace), read_file, self._python(context),
             )  # fmt: skip
         except CollectorError as error:
-            context.gap(error, error.gap_detail)
+            # What says no more was met at the program's files.
+            context.gap(error, error.gap_detail or "elf")
             return
         if read_file is None:
             context.gap(
@@ -110,6 +121,21 @@ class AllocationTraceProbe(Probe):
             partial(self._add, context, assembly, assembly.objects, numbers),
             partial(self._add, context, assembly, assembly.mappings, numbers),
         ]
+
+    def _use_tool(self, context: Context) -> None:
+        """Where our own loader is not wanted, or cannot and all was to be traced."""
+        from leakcase_collector.trace.tool_trace import ToolTrace, usable_tool
+
+        try:
+            tool = usable_tool(self._options.tracer)
+            run = self._tool = ToolTrace(
+                context, context.system, context.identity, context.subject, context.redactor,
+                tool, self._left_ns(),
+            )  # fmt: skip
+        except CollectorError as error:
+            context.gap(error, error.gap_detail)
+        else:
+            self._tracing = [run]
 
     def _traced(
         self, context: Context, assembly: Assembly, watch: Watch, numbers: Iterator[int]
@@ -194,5 +220,8 @@ class AllocationTraceProbe(Probe):
     def close(self) -> None:
         assembly, self._assembly, self._tracing = self._assembly, None, ()
         self._preparations = []
+        tool, self._tool = self._tool, None
+        if tool is not None:
+            tool.close()
         if assembly is not None:
             assembly.close()

@@ -57,12 +57,12 @@ def translated(
     """
     shown = printable(path)
     cause = os.strerror(error.errno) if error.errno else str(error)
+    process = PROCESS_PATH.match(path)
     if error.errno in _REFUSED:
         return NotPermitted(
             f"cannot read {shown}: the kernel refused ({cause}). "
-            "Run as root or as the process's own user, or do without this source."
+            f"{_who_may(bool(process))}, or do without this source."
         )
-    process = PROCESS_PATH.match(path)
     if process and error.errno in (errno.ENOENT, errno.ESRCH):
         pid = int(process.group(1))
         if is_kept and error.errno == errno.ESRCH and process.group(2) is None:
@@ -79,6 +79,16 @@ def translated(
             "Nothing is wrong with the capture; this source stays unseen."
         )
     return CollectorError(f"cannot read {shown}: {cause}. Try again, or do without this source.")
+
+
+def _who_may(is_of_process: bool) -> str:
+    """Root in a container often lacks what proc(5) asks for (PTRACE_MODE_READ in ptrace(2))."""
+    if is_of_process and os.geteuid() == 0:
+        return (
+            "This root may lack CAP_SYS_PTRACE, as in a container: allow it (--cap-add SYS_PTRACE) "
+            "or run on the host"
+        )
+    return "Run as root or as the process's own user"
 
 
 def _missing_of_process(number: int, shown: str, pid: int, proc: str) -> CollectorError:
