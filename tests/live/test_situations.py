@@ -14,12 +14,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgpack
 import pytest
 
-import leakcase_bundle
-import leakcase_collector
 from leakcase_bundle.records import CaseEnd, Event, Gap, RegionSnapshot, StatusSeries, ThreadSeries
+from tests.live import another_user
 from tests.live.collecting import (
     COLLECT,
     analyze,
@@ -36,45 +34,25 @@ pytestmark = pytest.mark.live
 needs_root = pytest.mark.skipif(not is_root(), reason="needs root: it makes another user's process")
 
 
-NOBODY = 65534
-SYSTEM_PYTHON = "/usr/bin/python3"
-
-
-def _run_as_nobody(folder: Path, *arguments: str | int | Path) -> subprocess.CompletedProcess[str]:
-    """The collector as another user, who can reach neither our Python nor our checkout."""
-    return subprocess.run(
-        [SYSTEM_PYTHON, "-m", "leakcase_collector", *map(str, arguments)],
-        env={"PYTHONPATH": str(folder), "PATH": "/usr/bin:/bin", "MSGPACK_PUREPYTHON": "1"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        cwd="/",
-        user=NOBODY,
-        group=NOBODY,
-        extra_groups=[],
-    )
-
-
 @pytest.fixture
 def nobodys() -> Iterator[Path]:
     """A folder that user 65534 may write to and reach, with the collector in it."""
-    folder = Path("/var/tmp") / f"leakcase-test-{os.getpid()}"
-    folder.mkdir()
-    for package in (leakcase_bundle, leakcase_collector, msgpack):
-        source = Path(package.__file__).parent
-        shutil.copytree(source, folder / source.name, ignore=shutil.ignore_patterns("*.so"))
-    folder.chmod(0o777)
-    yield folder
-    shutil.rmtree(folder)
+    with another_user.reachable_collector() as folder:
+        yield folder
 
 
 @needs_root
-@pytest.mark.skipif(not Path(SYSTEM_PYTHON).exists(), reason=f"there is no {SYSTEM_PYTHON}")
+@pytest.mark.skipif(
+    not Path(another_user.SYSTEM_PYTHON).exists(), reason=f"no {another_user.SYSTEM_PYTHON}"
+)
 def test_another_users_process_leaves_gaps_and_status_three(nobodys: Path) -> None:
     with python_child("") as target:
         case = nobodys / "x.leakcase"
-        done = _run_as_nobody(nobodys, "capture", target.pid, "--duration", "2s", "-o", case)
+        done = subprocess.run(
+            [*another_user.COLLECT, "capture", str(target.pid), "--duration", "2s", "-o", case],
+            env=another_user.environment(nobodys), cwd="/", **another_user.as_nobody(),
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
     assert done.returncode == 3, done.stderr
     assert any("refused" in line for line in sentences(done.stderr))
     records, reader = read(nobodys / "x.leakcase")

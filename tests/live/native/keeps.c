@@ -1,0 +1,68 @@
+/*
+ * Forgets a record of 900 bytes each millisecond and frees two others, as `keep_record` and `churn`;
+ * a line on standard input is answered by how many records it has, once it has looked whether each
+ * is as it was: else it ends.
+ *
+ *     keeps [private]
+ *
+ * private: nobody but a privileged process may look into it (PR_SET_DUMPABLE in prctl(2)).
+ */
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+
+#define RECORDS 200000
+enum { BYTES = 900, STEP_MS = 1 };
+static unsigned char *records[RECORDS];
+static long kept;
+
+__attribute__((noinline)) void keep_record(long number)
+{
+    unsigned char *record = malloc(BYTES);
+
+    memset(record, (int)(number % 251), BYTES);
+    records[kept++] = record;
+}
+
+__attribute__((noinline)) void churn(void)
+{
+    void *volatile first = malloc(300), *volatile second = calloc(3, 111);
+
+    free(first);
+    free(second);
+}
+
+static int is_whole(long number)
+{
+    for (int i = 0; i < BYTES; i++)
+        if (records[number][i] != number % 251)
+            return 0;
+    return 1;
+}
+
+int main(int count, char **words)
+{
+    char line[64];
+
+    if (count > 1 && strcmp(words[1], "private") == 0)
+        prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    puts("ready");
+    while (kept < RECORDS) {
+        struct pollfd input = {0, POLLIN, 0};
+
+        keep_record(kept);
+        churn();
+        if (poll(&input, 1, STEP_MS) != 1)
+            continue;
+        if (!fgets(line, sizeof(line), stdin))
+            return 0;
+        for (long i = 0; i < kept; i++)
+            if (!is_whole(i))
+                return 1;
+        printf("%ld\n", kept);
+    }
+    return 0;
+}
