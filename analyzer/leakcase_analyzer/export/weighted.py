@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from leakcase_analyzer.analysis import Analysis
 from leakcase_analyzer.errors import UsageProblem
 from leakcase_analyzer.findings.fates import fates_of, watched_seconds
+from leakcase_analyzer.findings.mapped import counts_in
 from leakcase_analyzer.trace_looks import Frame, Tracing
 
 
@@ -42,11 +43,14 @@ def _all(analysis: Analysis) -> list[Weighted]:
     for fate in fates_of(analysis.evidence):
         for stack, one in fate.staying.items():
             stayed[stack] = (one.blocks_per_second * seconds, one.bytes_per_second * seconds)
+    counts = counts_in(analysis.evidence)
     for window in tracing.windows:
         if not window.outstanding or (window.maps and not _maps_count(analysis)):
             continue
         scale = seconds / window.duration_seconds if bursts and window.duration_seconds else 1.0
         for stack, held in window.outstanding[-1].rows.items():
+            if window.maps and not counts(tracing.stack(stack)):
+                continue
             blocks, size = stayed.get(stack, (0.0, 0.0))
             stayed[stack] = (blocks + scale * held.blocks, size + scale * held.held_bytes)
             if stack not in window.sites:
