@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import platform
 import resource
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -105,7 +104,7 @@ class _UprobeMulti(ctypes.Structure):
 
 def _bpf(command: int, attributes: ctypes.Structure) -> int:
     """One bpf(2); raises OSError."""
-    number = _CALL_NUMBERS.get(platform.machine())
+    number = _CALL_NUMBERS.get(os.uname().machine)
     if number is None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
     size = ctypes.sizeof(attributes)

@@ -6,11 +6,10 @@ definitions that relocations point to, ``license`` the licence.
 
 from __future__ import annotations
 
-import platform
+import os
 import struct
 from collections.abc import Mapping
-from importlib.resources import files
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, cast
 
 from leakcase_collector.errors import NotSupported
 from leakcase_collector.system.bpf import MapShape
@@ -24,6 +23,12 @@ _SYMBOLS, _STRINGS, _RELOCATIONS = 2, 3, 9
 _LOAD_64 = 0x18
 #: BPF_PSEUDO_MAP_FD: the immediate of a 64-bit load is a map's descriptor.
 _IS_MAP_FD = 1
+
+
+class _Loader(Protocol):
+    """What all of Python's import loaders that we meet can do (PEP 302)."""
+
+    def get_data(self, path: str) -> bytes: ...
 
 
 class Program(NamedTuple):
@@ -61,10 +66,13 @@ class _Section(NamedTuple):
 
 def load_object() -> BpfObject:
     """The object for this machine; NotSupported where we bring none."""
-    machine = platform.machine()
-    place = files("leakcase_collector") / "_bpf" / f"alloc-{machine}.o"
+    machine = os.uname().machine
+    # As pkgutil.get_data does, which works from a zip and in an ELF file too; importing pkgutil or
+    # importlib.resources would cost 2 to 4 MB of memory.
+    package = os.path.dirname(os.path.dirname(__file__))
+    place = os.path.join(package, "_bpf", f"alloc-{machine}.o")
     try:
-        content = place.read_bytes()
+        content: bytes = cast(_Loader, globals()["__loader__"]).get_data(place)
     except OSError as error:
         raise with_detail(
             NotSupported(

@@ -6,7 +6,6 @@ import ctypes
 import errno
 import fcntl
 import os
-import platform
 
 from leakcase_collector.errors import NotSupported
 from leakcase_collector.system.bpf_refusals import with_detail
@@ -87,7 +86,7 @@ def _uprobe_unit() -> tuple[int, int]:
 
 
 def _open(attributes: _Attributes, thread: int) -> int:
-    number = _CALL_NUMBERS.get(platform.machine())
+    number = _CALL_NUMBERS.get(os.uname().machine)
     if number is None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
     fd: int = _libc.syscall(number, ctypes.byref(attributes), thread, -1, -1, _CLOSE_ON_EXEC)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import platform
+import os
 import struct
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Optional
@@ -173,7 +173,7 @@ def unpack_sample(record: bytes) -> StackSample:
     key, time_ns, size, address, tid, call, stack_bytes, has_python, *rest = SAMPLE.unpack_from(
         record
     )
-    registers = tuple(rest[: _REGISTERS[platform.machine()]])
+    registers = tuple(rest[: _REGISTERS[os.uname().machine]])
     stack = record[SAMPLE.size : SAMPLE.size + stack_bytes]
     return StackSample(
         key, time_ns, tid, CALLS[call], size, address, registers, stack,
