@@ -88,6 +88,8 @@ def add_capture_options(parser: argparse.ArgumentParser) -> None:
         help="at the end, find memory that nothing refers to (level read-memory)")  # fmt: skip
     add("--trace", choices=("bursts", "full"),
         help="who allocates what stays: in short windows, or throughout (level trace)")  # fmt: skip
+    add("--tracer", choices=("auto", "own", "bpftrace", "memleak-bpfcc"), default="auto",
+        help="what --trace works with (auto: own, or for full a tool where it cannot)")  # fmt: skip
     add("--max-slowdown", metavar="SHARE", default="1%", help="what the target may lose (1%%)")
     add("--max-pause", metavar="TIME", default="2s", help="the longest the target may be held (2s)")
     add("--no-symbols", action="store_true", help="write no function or type names")

@@ -84,6 +84,7 @@ def capture_options(arguments: argparse.Namespace) -> CaptureOptions:
         duration_ns(arguments.duration, "--duration"),
         share(arguments.max_slowdown),
         arguments.trace or "bursts",
+        arguments.tracer,
         max_pause_ns=duration_ns(arguments.max_pause, "--max-pause"),
     )
 

@@ -63,6 +63,8 @@ class CaptureOptions(NamedTuple):
     max_slowdown: float = 0.01
     #: Of the vocabulary ``trace_mode``.
     trace: str = "bursts"
+    #: ``own``, a word of the vocabulary ``trace_tool``, or ``auto``.
+    tracer: str = "auto"
     may_read_memory: bool = False
     #: The longest that the target may be held, by a lock or by a stop.
     max_pause_ns: int = 2_000_000_000

@@ -38,7 +38,7 @@ _MAPPINGS = TracerLimits(live_blocks=16_384, sites=2048, ring_bytes=1 << 17, pre
 #: are many stacks in one window, and a short one.
 _OBJECTS = TracerLimits(ring_bytes=1 << 21, stack_bytes=4096, key_bytes=256)
 #: Of windows: what is copied is taken every few milliseconds, and our memory holds it twice.
-_BURSTS = TracerLimits(ring_bytes=1 << 20)
+_BURSTS = TracerLimits(ring_bytes=2 << 20)
 #: Of a capture that traces everything.
 _FULL = TracerLimits(live_blocks=524_288, sites=65_536, preallocated=False)
 

@@ -96,10 +96,14 @@ class ToolTrace:
         except CollectorError as error:
             self._error = error
 
-    def step(self, now_ns: int) -> None:
+    def step(self, now_ns: int) -> bool:
         """Tell what it found as soon as it is through."""
         if not self._thread.is_alive():
             self._tell()
+        return False
+
+    def reprice(self, factor: float) -> None:
+        """What its calls cost is not ours to bound."""
 
     def finish(self) -> None:
         """Its time is over."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     )
 
 #: Between looks at the counters, and so for how much longer a window may last than it should.
-_BEAT_NS = 4 * NS_PER_MS
+_BEAT_NS = 3 * NS_PER_MS
 #: Copies of stacks that are held at a time, 8 KB each.
 SAMPLES_AT_A_TIME = 64
 _HELD_SAMPLES = 96
@@ -123,11 +123,12 @@ def _watch(
         cost_ns = prices.of(calls_between(window.before, counters))
         if counters.is_capped or cost_ns >= window.plan.cost_ns:
             break
-        held += tracer.drain(SAMPLES_AT_A_TIME)
+        samples = tracer.drain(SAMPLES_AT_A_TIME)
+        held += samples
         if len(held) > _HELD_SAMPLES:
             table.learn(held[-_LEARNED_AT_A_TIME:])
             del held[-_LEARNED_AT_A_TIME:]
-        else:
+        elif len(samples) < SAMPLES_AT_A_TIME:
             time.sleep(min(_BEAT_NS, until_ns - now_ns) / 1e9)
     return held
 
