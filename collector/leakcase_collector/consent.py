@@ -21,7 +21,7 @@ WHAT_IT_DOES = {
     "observe": "reads text under /proc and /sys",
     "read-memory": "reads the target's memory without stopping it; contents never leave the host",
     "trace": "places kernel probes (perf_event, eBPF) for short times",
-    "attach": "stops the target for a moment or runs code in it (gdb)",
+    "attach": "stops the target for a moment or runs code in it",
     "dump": "writes a core file beside the case, never in it",
 }
 
