@@ -77,6 +77,8 @@ def basename(path: str) -> str:
 
 def part_of(frame: Frame) -> Part:
     """Whose code a frame is."""
+    if frame.of_interpreter:
+        return "common"
     return _part(frame.code, frame.module, frame.function, frame.file)
 
 

@@ -196,7 +196,10 @@ class _Gathering:
             managed=self._timed(kinds.ManagedHeap, window),
             managed_classes=self._timed(kinds.ManagedClasses, window),
             managed_native=self._timed(kinds.ManagedNative, window),
-            tracing=self._trace.tracing(window),
+            tracing=self._trace.tracing(
+                window,
+                [str(one.path) for one in facts.get(kinds.Module, ()) if one.is_program],
+            ),
             thread_groups=groups[kinds.ThreadGroup],
             descriptor_groups=groups[kinds.DescriptorGroup],
             socket_groups=groups[kinds.SocketGroup],

@@ -6,6 +6,7 @@ to and never told stays as an unknown one: what its blocks held is still part of
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -168,13 +169,14 @@ class TraceStore:
         self._rows += rows + 1
         return draft
 
-    def tracing(self, window: Window) -> Tracing:
-        """What was told of the judged image's time."""
+    def tracing(self, window: Window, programs: Sequence[str] = ()) -> Tracing:
+        """What was told of the judged image's time; `programs`: the paths of its main program."""
         drafts = [d for d in self._windows.values() if window.holds(d.total.started_ns)]
         watched = tuple(
             _watched(draft, window) for draft in sorted(drafts, key=lambda d: d.total.started_ns)
         )
-        frames = {number: _frame(frame) for number, frame in self._frames.items()}
+        homes = [home for home in map(interpreters_home, programs) if home is not None]
+        frames = {number: _frame(frame, homes) for number, frame in self._frames.items()}
         rates = sorted((one for one in self._rates if window.holds(one.taken_ns)), key=_taken)
         return Tracing(
             windows=watched,
@@ -214,8 +216,20 @@ def _readable(symbol: str) -> str:
     return _text(function_name(symbol)) or symbol
 
 
-def _frame(record: kinds.CodeFrame) -> Frame:
-    symbol = _text(record.function)
+def interpreters_home(program: str) -> str | None:
+    """The folder that a Python interpreter of its own place was installed into; None: no such.
+
+    Below it lie its library and packages (`lib/python3.12/`), whose names are pseudonyms there.
+    """
+    parts = program.split("/")
+    if len(parts) < 4 or not re.fullmatch(r"python[23]?(\.\d+)?", parts[-1]):
+        return None
+    home = "/".join(parts[:-2]) + "/"
+    return None if home in ("/usr/", "/usr/local/") else home
+
+
+def _frame(record: kinds.CodeFrame, homes: Sequence[str]) -> Frame:
+    symbol, file = _text(record.function), _text(record.file)
     return Frame(
         code=record.code,
         module=_text(record.module),
@@ -223,9 +237,11 @@ def _frame(record: kinds.CodeFrame) -> Frame:
         symbol=symbol,
         function_offset=record.function_offset,
         address=record.address,
-        file=_text(record.file),
+        file=file,
         line=record.line,
         build_id=_text(record.build_id),
+        of_interpreter=file is not None
+        and any(file.startswith(home) and file.count("/", len(home)) >= 2 for home in homes),
     )
 
 

@@ -24,6 +24,8 @@ class Frame:
     file: str | None = None
     line: int | None = None
     build_id: str | None = None
+    of_interpreter: bool = False
+    """A file that came with the interpreter, as where that lies tells."""
 
 
 UNKNOWN_FRAME = Frame("unknown")

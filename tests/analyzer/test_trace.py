@@ -498,6 +498,30 @@ def test_python_code_is_named_unless_it_is_pythons_own(tmp_path: Path) -> None:
     assert first.frame is not None and first.frame.line == 12
 
 
+@pytest.mark.parametrize(
+    ("program", "file", "named"),
+    [
+        ("/opt/<dir:1>/<dir:2>/python3.12", "/opt/<dir:1>/<dir:4>/<dir:5>/encoder.py", "handle"),
+        ("/opt/<dir:1>/<dir:2>/python3.12", "/opt/<dir:1>/service.py", "encode"),
+        ("/opt/<dir:1>/<dir:2>/server", "/opt/<dir:1>/<dir:4>/<dir:5>/encoder.py", "encode"),
+        ("/usr/bin/python3.11", "/usr/share/<dir:4>/<dir:5>/encoder.py", "encode"),
+    ],
+)
+def test_the_library_of_an_interpreter_is_known_by_where_it_lies(
+    program: str, file: str, named: str, tmp_path: Path
+) -> None:
+    case = Traced(growing(), [Source(("encode",), python_file=file)]).add()
+    own = kinds.CodeFrame(7, "python", function=SymbolToken("handle"), file=PathToken("app.py"))
+    case.extra = [
+        replace(one, frames=[0, 7]) if isinstance(one, kinds.CodeStack) else one
+        for one in (own, *case.extra)
+    ]
+    case.extra.append(
+        kinds.Module(index=0, path=PathToken(program), is_program=True, deleted=False)
+    )
+    assert function(code(case, tmp_path).suspects[0]) == named
+
+
 def test_what_blocks_are_is_part_of_the_evidence(tmp_path: Path) -> None:
     case = Traced(growing(), [LEAK, CHURN]).add()
     contents = kinds.TraceContents(0, case.at(100), 400, 100, 50, 800, 0)
