@@ -59,6 +59,12 @@ class AllocatorStatisticsProbe(Probe):
         stop_ns = _STOP_NS + threads * _THREAD_NS + context.subject.anonymous_pages() * _PAGE_NS
         return Prediction(cpu_ns=_CPU_NS + threads * _THREAD_NS, stop_ns=stop_ns)
 
+    def toll(self) -> Optional[str]:
+        return (
+            "that stop at the start and at the end; where threads are busy in the allocator, "
+            "up to six short ones each"
+        )
+
     def begin(self, context: Context, taken_ns: int) -> None:
         self._take(context, taken_ns)
 
