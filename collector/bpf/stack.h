@@ -19,23 +19,28 @@ static __always_inline __u64 mixed(__u64 key, __u64 word)
     return key ^ key >> 32;
 }
 
+/* So that the verifier knows, whatever clang found out: older ones lose count of what is added. */
+#define BELOW_64(number) asm volatile("%0 &= 63" : "+r"(number))
+
 /*
  * Whether `word` points into code. One bit for each page (some share one) rules out most; a binary
  * search settles the rest. Its steps have no branches: the verifier would follow both ways of each.
  */
 static __always_inline int is_code(const struct code_ranges *code, __u64 word)
 {
-    __u64 page = word >> 12;
-    __u32 at = 0;
+    __u64 page = word >> 12, at = 0, next;
 
     if (word - code->lowest >= code->span)
         return 0;
     if (!(code->pages[(page >> 6) & 1023] >> (page & 63) & 1))
         return 0;
 #pragma clang loop unroll(full)
-    for (__u32 step = CODE_RANGES / 2; step; step >>= 1)
-        at += (__u32)((code->starts[(at + step) & (CODE_RANGES - 1)] - word - 1) >> 63) * step;
-    at &= CODE_RANGES - 1;
+    for (__u64 step = CODE_RANGES / 2; step; step >>= 1) {
+        next = at + step;
+        BELOW_64(next);
+        at += ((code->starts[next] - word - 1) >> 63) * step;
+    }
+    BELOW_64(at);
     return word >= code->starts[at] && word < code->ends[at];
 }
 

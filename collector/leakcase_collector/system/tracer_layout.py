@@ -41,7 +41,7 @@ class TracerLimits(NamedTuple):
 
     live_blocks: int = 65_536
     sites: int = 16_384
-    ring_bytes: int = 4 * 1024 * 1024
+    ring_bytes: int = 2 * 1024 * 1024
     threads: int = 4096
     #: Copied of each new stack: 4096, 8192 or 16384.
     stack_bytes: int = 8192

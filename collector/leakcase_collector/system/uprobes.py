@@ -28,6 +28,7 @@ METHODS = (SESSION, MULTI, PERF, TRACEFS)
 #: Before it a multi link to a process saw the calls of its first thread only (46ba0e49b642 of
 #: Linux, "bpf: Fix multi-uprobe PID filtering logic").
 _MULTI_SINCE = (6, 10)
+_SESSION_SINCE = (6, 13)
 
 
 class Programs:
@@ -60,21 +61,27 @@ class Programs:
 def prepare(method: str, programs: Programs) -> None:
     """Load what `method` needs, so that an attach finds it; NotSupported on older kernels."""
     if method == SESSION:
+        _require(_SESSION_SINCE, method, "there are no such links")
         programs.descriptor("session", bpf.ATTACH_UPROBE_SESSION)
         programs.descriptor("entry", bpf.ATTACH_UPROBE_MULTI)
     elif method == MULTI:
-        if kernel_release() < _MULTI_SINCE:
-            raise with_detail(
-                NotSupported(
-                    "cannot attach by uprobe-multi: before Linux 6.10 it may see one thread only. "
-                    "Use uprobe-perf."
-                ),
-                "uprobe",
-            )
+        _require(_MULTI_SINCE, method, "they may see one thread only")
         programs.descriptor("entry", bpf.ATTACH_UPROBE_MULTI)
         programs.descriptor("at_return", bpf.ATTACH_UPROBE_MULTI)
     else:
         programs.descriptor("at_return", bpf.ATTACH_PERF)
+
+
+def _require(release: tuple[int, int], method: str, otherwise: str) -> None:
+    if kernel_release() < release:
+        first, second = release
+        raise with_detail(
+            NotSupported(
+                f"cannot attach by {method}: before Linux {first}.{second} {otherwise}. "
+                "Use uprobe-perf."
+            ),
+            "uprobe",
+        )
 
 
 def attach(method: str, programs: Programs, points: Sequence[EntryPoint], pid: int) -> HeldApart:

@@ -181,10 +181,26 @@ def test_the_kernels_release_is_two_numbers(
 
 
 @needs_root
-def test_multi_links_are_not_used_where_they_would_see_one_thread_only(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    ("release", "method"), [((6, 8), "uprobe-multi"), ((6, 12), "uprobe-session")]
+)
+def test_links_are_not_used_where_the_kernel_is_too_old_for_them(
+    release: tuple[int, int], method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(uprobes, "kernel_release", lambda: (6, 8))
-    kind, word, sentence = refusal("uprobe-multi") or ("", None, "")
+    monkeypatch.setattr(uprobes, "kernel_release", lambda: release)
+    kind, word, sentence = refusal(method) or ("", None, "")
     assert (kind, word) == ("NotSupported", "uprobe")
     assert "uprobe-perf" in sentence
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("release", "method"),
+    [((6, 18), "uprobe-session"), ((6, 12), "uprobe-multi"), ((5, 10), "uprobe-perf")],
+)
+def test_the_cheapest_way_that_the_kernel_has_is_taken(
+    release: tuple[int, int], method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uprobes, "kernel_release", lambda: release)
+    with AllocationTracer(os.getpid(), [POINT]) as tracer:
+        assert tracer.method == method
