@@ -18,6 +18,9 @@ from leakcase_analyzer.series.growth import Growth, judge
 #: CPython frees at once what is no longer referred to, and its memory is malloc's to the kernel.
 COLLECTED_RUNTIMES = frozenset({"jvm", "node", "go", "dotnet"})
 
+#: So many collections show what they leave.
+LEAST_COLLECTIONS = 5
+
 
 @dataclass(frozen=True)
 class Quantity:
@@ -53,9 +56,25 @@ def _judge(evidence: Evidence, quantity: Quantity) -> tuple[Track, Growth] | Non
         unit="bytes" if quantity.unit == "bytes" else "count",
         managed_runtime=collected
         and quantity.subject == "anonymous"
+        and not _is_left_by_collections(evidence, track)
         and not native_blocks_explain(evidence, anonymous_and_swap(evidence)),
     )
     return track, growth
+
+
+def _is_left_by_collections(evidence: Evidence, track: Track) -> bool:
+    """Whether collections were seen to leave at least half of what memory grew by: then the floor
+    of a collected heap is known, and rises, however short the window is."""
+    looks = [look for look in evidence.managed if look[1].kept_bytes is not None]
+    if len(looks) < 2 or not track.seconds.size:
+        return False
+    (begun, first), (ended, last) = looks[0], looks[-1]
+    span = (begun <= track.seconds) & (track.seconds <= ended) & np.isfinite(track.values)
+    inside = track.values[span]
+    if inside.size < 2 or (last.collections or 0) - (first.collections or 0) < LEAST_COLLECTIONS:
+        return False
+    grown = float(inside[-1] - inside[0])
+    return 0 < 0.5 * grown <= (last.kept_bytes or 0) - (first.kept_bytes or 0)
 
 
 def books_of(evidence: Evidence) -> Books:

@@ -1,0 +1,138 @@
+"""Heaps with a collector: managed growth or native, how sure, of which classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from leakcase_analyzer.analysis import analyze
+from leakcase_analyzer.report.units import render
+from leakcase_bundle.records import ManagedClasses, ManagedHeap, ManagedNative
+from leakcase_bundle.strings import SymbolToken
+from tests.analyzer.cases import MIB, Capture, Mapping, as_file
+from tests.analyzer.heap_cases import Heap, allow, growing, see
+from tests.analyzer.test_heap import Answer, known_parts
+
+GROWN = int(400_009 * 120)
+
+
+@pytest.fixture
+def answer(tmp_path: Path) -> Answer:
+    return lambda capture: analyze(as_file(capture, tmp_path))
+
+
+def told(case: Capture, seconds: float, resident: float, *, kept: float | None = None,
+         runtime: str = "jvm", collections: int | None = 10) -> None:  # fmt: skip
+    """What the runtime said of its heap at a time."""
+    case.extra.append(
+        ManagedHeap(
+            case.at(seconds),
+            runtime,
+            {"jvm": "hsperfdata", "go": "heap-stats", "node": "v8-pages"}[runtime],
+            used_bytes=int(resident),
+            kept_bytes=None if kept is None else int(kept),
+            committed_bytes=256 * MIB,
+            resident_bytes=int(resident),
+            collections=collections,
+        )
+    )
+
+
+def counted(case: Capture, seconds: float, classes: dict[str, tuple[int, int]]) -> None:
+    rows = [(SymbolToken(name), *amount) for name, amount in classes.items()]
+    names, counts, sizes = (list(column) for column in zip(*rows, strict=True))
+    case.extra.append(ManagedClasses(case.at(seconds), "jvm", True, names, counts, sizes, 0, 0, 0))
+
+
+def java(kept_share: float) -> Capture:
+    """A JVM whose heap grows; so much of that is left by collections."""
+    case = growing(runtime="jvm")
+    case.mappings = [Mapping("anonymous", 20 * MIB, 20 * MIB + GROWN)]
+    told(case, 0, 10 * MIB, kept=4 * MIB)
+    told(case, 120, 10 * MIB + GROWN, kept=4 * MIB + kept_share * GROWN, collections=60)
+    return case
+
+
+def test_growth_in_the_java_heap_that_collections_leave_is_a_managed_leak(answer: Answer) -> None:
+    analysis = answer(java(0.95))
+    assert (analysis.verdict.status, analysis.verdict.kind) == ("leak", "managed-heap")
+    reasons = "\n".join(render(reason) for reason in analysis.verdict.reasons)
+    assert "lie in the heap of jvm" in reasons and "after 50 collections" in reasons
+    guessed = answer(java(0.1))
+    assert guessed.verdict.kind == "managed-heap"
+    assert guessed.verdict.confidence < 0.7 * analysis.verdict.confidence
+
+
+def test_growth_beside_a_java_heap_that_does_not_grow_is_native(answer: Answer) -> None:
+    case = growing(runtime="jvm")
+    told(case, 0, 10 * MIB, kept=4 * MIB)
+    told(case, 120, 10 * MIB, kept=4 * MIB)
+    see(case, 0, Heap(in_use=5 * MIB))
+    see(case, 120, Heap(in_use=5 * MIB + GROWN))
+    assert answer(case).verdict.kind == "heap"
+
+
+def test_the_looks_that_saw_more_of_the_growth_decide(answer: Answer) -> None:
+    case = growing(runtime="jvm")
+    told(case, 110, 10 * MIB)
+    told(case, 120, 14 * MIB)
+    see(case, 0, Heap(in_use=5 * MIB))
+    see(case, 120, Heap(in_use=5 * MIB + GROWN))
+    assert answer(case).verdict.kind == "heap"
+
+
+def test_the_classes_that_grow_are_told_and_the_programs_own_is_advised(answer: Answer) -> None:
+    case = java(0.95)
+    counted(case, 0, {"byte[]": (1000, 10 * MIB), "app.Session": (10, 1000)})
+    counted(case, 120, {"byte[]": (1000, 40 * MIB), "app.Session": (200_010, 16 * MIB)})
+    analysis = answer(case)
+    assert [one.name for one in analysis.types] == ["byte[]", "app.Session"]
+    assert analysis.types[1].count == 200_000
+    advice = [render(action.what) for action in analysis.actions]
+    assert any("app.Session" in one and "GC.heap_dump" in one for one in advice), advice
+
+
+def test_what_the_jvm_has_for_itself_is_told_by_purpose(answer: Answer) -> None:
+    case = growing(runtime="jvm")
+    purposes = ["java-heap", "thread", "internal"]
+    for seconds, sizes in ((0, [8, 4, 1]), (120, [80, 4, 30])):
+        sizes = [size * MIB for size in sizes]
+        case.extra.append(ManagedNative(case.at(seconds), purposes, sizes, sizes))
+    reasons = "\n".join(render(reason) for reason in answer(case).verdict.reasons)
+    assert "internal grew most, by 29.0 MiB" in reasons
+
+
+# --- the split ------------------------------------------------------------------------------------
+
+
+def test_a_managed_heap_and_generated_code_are_the_runtimes_part(answer: Answer) -> None:
+    case = allow(Capture(runtime="jvm"))
+    case.anonymous_bytes = case.stable(60 * MIB)
+    case.mappings = [
+        Mapping("anonymous", 45 * MIB, 45 * MIB),
+        Mapping("jit-code", 5 * MIB, 5 * MIB),
+    ]
+    told(case, 120, 40 * MIB)
+    see(case, 120, Heap(in_use=8 * MIB))
+    memory = answer(case).memory
+    assert memory.runtime_bytes == 45 * MIB
+    assert memory.live_heap_bytes == pytest.approx(8 * MIB, abs=4096)
+    assert known_parts(answer(case)) == memory.resident_bytes
+
+
+def test_all_that_a_go_program_without_a_c_library_maps_is_its_runtimes(answer: Answer) -> None:
+    case = allow(Capture(runtime="go", allocator=None))
+    case.mappings = [Mapping("anonymous", 49 * MIB, 49 * MIB)]
+    told(case, 120, 30 * MIB, runtime="go")
+    memory = answer(case).memory
+    assert memory.runtime_bytes == 49 * MIB and memory.allocator_bytes is None
+
+
+def test_mappings_of_another_allocator_are_its_own_in_use_or_kept(answer: Answer) -> None:
+    case = allow(Capture(allocator="jemalloc"))
+    case.mappings = [Mapping("anonymous", 48 * MIB, 48 * MIB)]
+    analysis = answer(case)
+    assert analysis.memory.allocator_bytes == 48 * MIB
+    assert analysis.memory.live_heap_bytes is None
+    assert known_parts(analysis) == analysis.memory.resident_bytes
