@@ -63,6 +63,7 @@ elf: $(VENV)/tools.stamp
 
 bench: $(VENV)/tools.stamp ## measure the budgets: CPU, memory, size of a case, time to analyze
 	$(PY) bench/budgets.py $(ARGS)
+	$(PY) bench/heap_readers.py $(ARGS)
 
 fuzz: $(VENV)/tools.stamp ## feed the reader 100,000 hostile inputs
 	$(PY) bench/fuzz_reader.py $(ARGS)

@@ -4,6 +4,7 @@
  *   heap_subject MIB ordered|shuffled
  *
  * Blocks of 128 bytes, each of which refers to the next of one long list, by address or at random.
+ * Every eighth was freed: those are what malloc_info(3) counts, one by one.
  * A line on standard input begins to measure and the next ends it: "longest stall, work done".
  */
 #define _GNU_SOURCE
@@ -55,7 +56,7 @@ static void *work(void *unused)
 int main(int argc, char **argv)
 {
     uint64_t random = 88172645463325252u;
-    size_t count = strtoull(argv[1], NULL, 10) * ((1 << 20) / (BLOCK + 16));
+    size_t count = strtoull(argv[1], NULL, 10) * ((1 << 20) / (BLOCK + 16)), kept = 0;
     struct block **all = malloc(count * sizeof *all);
     char line[64];
     if (argc < 3 || !all)
@@ -65,6 +66,12 @@ int main(int argc, char **argv)
             return 1;
         memset(all[i], 1, BLOCK);
     }
+    for (size_t i = 0; i < count; i++)
+        if (i % 8 == 7)
+            free(all[i]);
+        else
+            all[kept++] = all[i];
+    count = kept;
     if (!strcmp(argv[2], "shuffled"))
         for (size_t i = count - 1; i > 0; i--) {
             random ^= random << 13, random ^= random >> 7, random ^= random << 17;
