@@ -64,7 +64,7 @@ _ERRORS = "leakcase_collector.errors"
 _MAY_IMPORT = {
     _SYSTEM: {_SYSTEM, _ERRORS},
     _HEAP: {_HEAP, _SYSTEM, _ERRORS},
-    _ATTACH: {_ATTACH, _HEAP, _SYSTEM, _ERRORS},
+    _ATTACH: {_ATTACH, _UNWIND, _HEAP, _SYSTEM, _ERRORS},
     _UNWIND: {_UNWIND, _SYSTEM, _ERRORS},
     _TRACE: {_TRACE, _UNWIND, _HEAP, _SYSTEM, _ERRORS, "leakcase_collector.redact"},
     _PROBES: {

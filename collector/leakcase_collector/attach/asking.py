@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import struct
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Callable, Optional
 
@@ -13,9 +14,11 @@ from leakcase_collector.system.clock import NS_PER_MS, NS_PER_SECOND, monotonic_
 from leakcase_collector.system.door import System
 from leakcase_collector.system.identity import ProcessIdentity
 from leakcase_collector.system.memory import Memory, MemoryMapping, ProcessMemory
+from leakcase_collector.unwind.modules import Target
 
 from .allocators import TEXT, TEXT_BYTES, Question
 from .borrowed_call import BorrowedCall
+from .call_chain import CallChain, call_chain
 from .machine_code import SLOTS, Area
 from .return_frame import Gadgets, find_gadgets, has_room
 from .safe_point import SafePoint
@@ -56,8 +59,11 @@ def ask(
     limit_ns: int,
     attempts: int = ATTEMPTS,
     looker: Optional[Looker] = None,
+    target: Optional[Target] = None,
 ) -> Asked:
     """Ask until there is an answer or a reason; each stop is at most `limit_ns` long.
+
+    With a `target` stacks are followed by its files' unwind tables where that is needed.
 
     To be called in a process of its own (`run_apart`). `looker` is called while the target stands
     still right after it has answered: for tests.
@@ -68,8 +74,10 @@ def ask(
             time.sleep(random.uniform(*_REST_SECONDS))
         identity.require_alive()
         require_untouched(system, identity.pid)
-        with gone_only_if_ended(identity), ProcessMemory(system, identity) as memory:
-            one = _Attempt(system, identity.pid, memory, question, limit_ns)
+        with gone_only_if_ended(identity), ExitStack() as opened:
+            memory = opened.enter_context(ProcessMemory(system, identity))
+            chain = None if target is None else opened.enter_context(call_chain(target))
+            one = _Attempt(system, identity.pid, memory, question, limit_ns, chain)
             try:
                 asked.text, asked.figures = one.make(looker)
                 asked.refusal = asked.sentence = ""
@@ -85,8 +93,15 @@ class _Attempt:
     """One stop."""
 
     def __init__(
-        self, system: System, pid: int, memory: Memory, question: Question, limit_ns: int
+        self,
+        system: System,
+        pid: int,
+        memory: Memory,
+        question: Question,
+        limit_ns: int,
+        chain: Optional[CallChain],
     ) -> None:
+        self._chain = chain
         self._system, self._pid, self._memory = system, pid, memory
         self._question = question
         self._limit_ns = limit_ns
@@ -134,7 +149,7 @@ class _Attempt:
         until_ns = min(monotonic_ns() + SEARCH_NS, deadline_ns)
         while True:
             territory = self._question.territory(self._memory)
-            point = SafePoint(self._memory, self._mappings, territory)
+            point = SafePoint(self._memory, self._mappings, territory, self._chain)
             unsafe = point.unsafe(stopped)
             if not unsafe and point.locks_are_free():
                 return point

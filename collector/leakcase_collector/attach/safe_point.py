@@ -5,10 +5,11 @@ or its half-changed lists. Proven of each thread, from its registers and its sta
 
 - it stands in a system call that the allocator never makes, and no signal frame is on its stack; or
 - neither its program counter nor any word of its stack from the stack pointer up (return addresses
-  among them) points into the allocator's code.
+  among them) points into the allocator's code; or
+- as words of frames that are gone may lie between live ones: by the unwind tables its stack leads
+  to its first function, and no call on the way is in the allocator's code.
 
-Words of frames that are gone may lie between live ones: they make a safe thread look unsafe, never
-the other way round. Where the allocator's lock words are known (glibc), all must be 0 as well.
+Where the allocator's lock words are known (glibc), all must be 0 as well.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from leakcase_collector.errors import CollectorError, NotSupported
 from leakcase_collector.system import ptrace
 from leakcase_collector.system.memory import Memory, MemoryMapping
 
+from .call_chain import CallChain
 from .machine_code import RESTART_SYSCALL, was_waiting
 from .stopping import StoppedProcess, StoppedThread
 
@@ -77,7 +79,11 @@ class SafePoint:
     """The proof for one process and its allocator; `unsafe` is asked at each stop anew."""
 
     def __init__(
-        self, memory: Memory, mappings: Sequence[MemoryMapping], territory: Territory
+        self,
+        memory: Memory,
+        mappings: Sequence[MemoryMapping],
+        territory: Territory,
+        chain: Optional[CallChain] = None,
     ) -> None:
         if _kernel() < _FRAME_MARK_SINCE:
             raise NotSupported(
@@ -88,6 +94,7 @@ class SafePoint:
         self._territory = territory
         self._mappings = mappings
         self._starts = [mapping.start for mapping in mappings]
+        self._chain = chain
 
     def locks_are_free(self) -> bool:
         return all(not any(self._memory.read(at, 4)) for at in self._territory.locks)
@@ -109,8 +116,16 @@ class SafePoint:
         has_frame = any(True for _ in _frames(stack))
         if self._waits_elsewhere(registers) and not has_frame:
             return True
-        return not self._points_into_code(stack) and not (
-            has_frame and self._interrupted_inside(stack)
+        if has_frame and self._interrupted_inside(stack):
+            return False
+        return not self._points_into_code(stack) or self._chain_is_outside(registers, stack)
+
+    def _chain_is_outside(self, registers: dict[str, int], stack: bytes) -> bool:
+        low = self._low(registers["rsp"])
+        return (
+            self._chain is not None
+            and low is not None
+            and self._chain.is_outside(registers, low, stack, self._territory.code)
         )
 
     def _waits_elsewhere(self, registers: dict[str, int]) -> bool:
@@ -133,15 +148,22 @@ class SafePoint:
 
     def _stack(self, pointer: int) -> Optional[bytes]:
         """From the red zone up to the end of the mapping, or as far as is looked at."""
-        index = bisect_right(self._starts, pointer) - 1
-        if index < 0 or pointer >= self._mappings[index].end:
+        low = self._low(pointer)
+        if low is None:
             return None
-        low = max(pointer - _RED_ZONE_BYTES, self._mappings[index].start) & ~7
-        view = bytearray(min(self._mappings[index].end - low, _STACK_LIMIT_BYTES))
+        end = self._mappings[bisect_right(self._starts, pointer) - 1].end
+        view = bytearray(min(end - low, _STACK_LIMIT_BYTES))
         with suppress(CollectorError):
             count = self._memory.read_into(low, memoryview(view))
             return bytes(view[:count])
         return None
+
+    def _low(self, pointer: int) -> Optional[int]:
+        """Where the red zone below a stack pointer begins; None where nothing is mapped."""
+        index = bisect_right(self._starts, pointer) - 1
+        if index < 0 or pointer >= self._mappings[index].end:
+            return None
+        return max(pointer - _RED_ZONE_BYTES, self._mappings[index].start) & ~7
 
     def _points_into_code(self, stack: bytes) -> bool:
         return any(_points_into(stack, span) for span in self._territory.code)

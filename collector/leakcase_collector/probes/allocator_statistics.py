@@ -102,8 +102,9 @@ class AllocatorStatisticsProbe(Probe):
         from leakcase_collector.system.apart import run_apart
 
         system, identity, limit_ns = context.system, context.identity, self._limit_ns
+        target = context.subject
         answer = run_apart(
-            lambda: as_map(ask(system, identity, question, limit_ns)),
+            lambda: as_map(ask(system, identity, question, limit_ns, target=target)),
             whole_limit_seconds(limit_ns),
         )
         return Asked(**answer)

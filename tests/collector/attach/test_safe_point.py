@@ -173,6 +173,20 @@ def test_other_allocators_are_asked_as_well(kind: str) -> None:
         assert sum(one.in_use_bytes for one in arenas) == words[0].in_use_bytes
 
 
+@pytest.mark.parametrize("kind", LIBRARIES)
+def test_other_allocators_at_work_are_asked_and_unharmed(kind: str) -> None:
+    """Their threads' stacks are full of old words: the unwind tables tell which are live."""
+    if kind not in ldconfig():
+        pytest.skip(f"{LIBRARIES[kind]} is not installed")
+    with subject("churn", 4, 100, LD_PRELOAD=LIBRARIES[kind]) as running:
+        context = asked(running.pid, REQUESTS // 2)
+        said = running.figures("stop")
+    assert said["errors"] == 0
+    assert said["operations"] > 100 * REQUESTS
+    assert set(context.gaps) <= {("failed", "no-safe-point")}
+    assert 2 * len(context.emitted(AllocatorWords)) >= REQUESTS // 2
+
+
 def ldconfig() -> str:
     tool = shutil.which("ldconfig") or "/sbin/ldconfig"
     return subprocess.run([tool, "-p"], capture_output=True, text=True, check=True).stdout
