@@ -130,6 +130,9 @@ static __always_inline void fill(struct sample *sample, const struct registers *
 static __always_inline int send_sample(const struct registers *context, const struct block *block,
                                        __u64 address, const struct thread *thread, __u32 bytes)
 {
+    if (bytes >= 32768) {
+        SEND(32768);
+    }
     if (bytes >= 16384) {
         SEND(16384);
     }

@@ -206,6 +206,30 @@ def test_each_stack_is_sampled_once_from_where_its_caller_stands(target: Counted
         assert len(set(depths)) == 5
 
 
+@pytest.mark.parametrize("stack_bytes", [4096, 16384, 32768])
+def test_as_much_of_the_stack_is_copied_as_is_asked_for(stack_bytes: int, target: Counted) -> None:
+    limits = TracerLimits(stack_bytes=stack_bytes, ring_bytes=32 << 20)
+    with tracing(target, limits=limits, functions=FEW) as tracer:
+        tracer.arm()
+        target.tell("deep 600")
+        copied = [len(sample.stack) for sample in tracer.drain()]
+        assert max(copied) == stack_bytes
+        assert all(length % 256 == 0 for length in copied)
+
+
+def test_two_tracers_of_one_process_do_not_wait_for_each_other(target: Counted) -> None:
+    with tracing(target, functions=FEW) as first:
+        first.arm()
+        with tracing(target, functions=MAPPINGS) as second:
+            second.arm()
+            target.tell("leak 3 100")
+            target.tell("maps 4")
+            first.detach()
+            second.detach()
+            assert first.counters().calls["malloc"] == 3
+            assert second.counters().calls["mmap"] == 4
+
+
 def test_what_died_after_the_window_is_not_still_live(target: Counted) -> None:
     with tracing(target) as tracer:
         tracer.arm()

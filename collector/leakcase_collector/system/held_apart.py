@@ -59,6 +59,9 @@ class HeldApart:
         """Returns when all is undone; a second call does nothing."""
         if self._release_fd < 0:
             return
+        # Its end of the pipe would do, were there not others who may have forked off with a copy.
+        with suppress(BrokenPipeError):
+            os.write(self._release_fd, b"\0")
         os.close(self._release_fd)
         self._release_fd = -1
         with suppress(ChildProcessError):

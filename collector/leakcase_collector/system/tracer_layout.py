@@ -43,7 +43,7 @@ class TracerLimits(NamedTuple):
     sites: int = 16_384
     ring_bytes: int = 2 * 1024 * 1024
     threads: int = 4096
-    #: Copied of each new stack: 4096, 8192 or 16384.
+    #: Copied of each new stack: 4096, 8192, 16384 or 32768 (libuv has a frame of 15.7 KB).
     stack_bytes: int = 8192
     #: Of the stack, what its key is made of: 256 to 2048, in steps of 256.
     key_bytes: int = 2048
