@@ -8,7 +8,7 @@
  * leak N SIZE: N blocks that are never freed. wrapped N: the same by a function of its own.
  * failing: a realloc that cannot succeed. emptied: a realloc to nothing.
  * maps N: mmap and mremap, every second one munmap, and a file that is mapped. deep N: one block at each depth to N.
- * fork: a child that allocates. exec: the program anew. busy: all threads mix until the end.
+ * wide: one block, below a frame of 40 KB. fork: a child that allocates. exec: the program anew. busy: all threads mix until the end.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -115,6 +115,14 @@ __attribute__((noinline)) int deep(int depth)
     return here[0];
 }
 
+__attribute__((noinline)) int wide(void)
+{
+    volatile char here[40000];
+    here[0] = 1;
+    leak(100);
+    return here[0];
+}
+
 static void tell(void)
 {
     uint64_t blocks = 0, bytes = 0, sum = 0;
@@ -188,6 +196,8 @@ int main(int argc, char **argv)
         } else if (!strcmp(word, "deep")) {
             for (int i = 0; i < first; i++)
                 deep(i);
+        } else if (!strcmp(word, "wide")) {
+            wide();
         } else if (!strcmp(word, "fork")) {
             int status;
             pid_t child = fork();
