@@ -46,6 +46,7 @@ _MAKERS = (
 )  # fmt: skip
 _MAKERS_NEEDED = 3
 _DELETER = "PyObject_GC_Del"
+_KEPT_TYPES = ("PyList_Type", "PyTuple_Type", "PyDict_Type")
 
 
 class PythonImage(NamedTuple):
@@ -63,6 +64,8 @@ class PythonImage(NamedTuple):
     #: Functions that make objects which the collector tracks, and the one that frees them.
     makers: tuple[int, ...] = ()
     deleter: int = 0
+    #: Types of which objects that are not needed any more are kept for the next one that is.
+    kept_types: tuple[int, ...] = ()
 
 
 class Collector(NamedTuple):
@@ -119,6 +122,7 @@ def python_image(
         # The first make most kinds: without one of them the books would be false.
         makers=tuple(filter(None, makers)) if all(makers[:_MAKERS_NEEDED]) else (),
         deleter=address_of(_DELETER),
+        kept_types=tuple(filter(None, map(address_of, _KEPT_TYPES))),
     )
 
 

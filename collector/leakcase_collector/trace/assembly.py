@@ -111,7 +111,8 @@ class Assembly:
         paths = [module.path for module in self._target.program_files()]
         if may_leave_makers(self._python.image, paths):
             return None
-        points = find_object_points(self._points, self._python.image)
+        with self._target.memory() as memory:
+            points = find_object_points(self._points, self._python.image, memory)
         if not points:
             return None
         tracer = self._tracer(points, _OBJECTS)

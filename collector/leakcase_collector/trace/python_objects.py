@@ -7,7 +7,7 @@ by a few exported functions, which compilers do not copy into their callers, and
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Optional
 
@@ -27,6 +27,8 @@ from .labels import PythonType
 
 #: ob_refcnt, of 32 bits since 3.12: 0 in what was freed or lies on a list of free objects.
 _COUNT_MASK = 0xFFFFFFFF
+#: Where a type has the function that frees its objects (PyTypeObject, Include/cpython/object.h).
+_DEALLOC_AT = 48
 #: Where a type keeps its flags, and of these: instances keep their attributes in words before the
 #: collector's head (3.11), and from 3.13 on also behind their fixed part (Include/object.h).
 _FLAGS_AT, _INLINE_VALUES, _MANAGED_DICT = 168, 1 << 2, 1 << 4
@@ -50,25 +52,32 @@ def may_leave_makers(image: PythonImage, paths: Iterable[str]) -> bool:
     return collects_inside and switches_stacks(paths)
 
 
-def find_object_points(points: EntryPoints, image: PythonImage) -> list[EntryPoint]:
+def find_object_points(points: EntryPoints, image: PythonImage, memory: Memory) -> list[EntryPoint]:
     """Where tracked objects are made and freed, kept open by `points` but not among its own; none
     where this interpreter does not export what it takes."""
     if not image.makers or not image.deleter:
         return []
     others, points.points = points.points, []
     try:
-        deleter = points.add_function("python-free", image.deleter)
-        makers = []
+        for address in (image.deleter, *_destructors(memory, image)):
+            points.add_function("python-free", address)
         for address in image.makers:
             with suppress(ElfError):
-                makers.append(points.add_function("python-new", address))
+                points.add_function("python-new", address)
     except (ElfError, NotSupported):
         return []
     finally:
-        points.points = others
-    # Only the first ones are needed: no other is worth a stop that takes ten times as long.
-    found = [one for one in makers if one is not None and one.emulated]
-    return [deleter, *found] if deleter is not None and found else []
+        found, points.points = points.points, others
+    # The first makers are enough: no other is worth a stop that takes ten times as long.
+    return [one for one in found if one.emulated or one.call == "python-free"]
+
+
+def _destructors(memory: Memory, image: PythonImage) -> Iterator[int]:
+    """Of types whose objects are kept for re-use: they are freed by `tp_dealloc`, as it seems to
+    the program. Unseen, what the next one does with them would be told of the first."""
+    blocks = ResidentBlocks(memory)
+    for kind in image.kept_types:
+        yield int.from_bytes(blocks.read_now(kind + _DEALLOC_AT, 8), "little")
 
 
 class ObjectReader(BlockReader):
