@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from typing import Literal, TypeAlias
@@ -126,10 +126,26 @@ def responsible(stack: Stack, passing_on: frozenset[Named] = frozenset()) -> Fra
     """
     own = [frame for frame in stack.frames if part_of(frame) == "own"]
     asking = [one for one in own if (one.module, one.function) not in passing_on]
-    # Code without a name says nothing to anybody; who calls it may.
-    named = [one for one in asking if one.function is not None]
+    named = [one for one in _told_apart(asking) if one.function is not None]
     others = [frame for frame in stack.frames if frame.function is not None]
     return next(iter(named or asking or own or others or stack.frames), None)
+
+
+def _told_apart(asking: Sequence[Frame]) -> Iterator[Frame]:
+    """Those that may stand for the innermost: it, its callers within its module, and whoever calls
+    that module.
+
+    Code without a name says nothing to anybody, who calls it may; but not a library that the same
+    module calls, such as the loop of events that a stripped server spends its life in.
+    """
+    for at, one in enumerate(asking):
+        outside = {further.module for further in asking[at + 1 :]}
+        if (
+            one.code == "python"
+            or one.module == asking[0].module
+            or asking[0].module not in outside
+        ):
+            yield one
 
 
 def maps_for_itself(stack: Stack, *, has_glibc: bool) -> bool:
