@@ -21,6 +21,7 @@ static __always_inline __u64 mixed(__u64 key, __u64 word)
 
 /* So that the verifier knows, whatever clang found out: older ones lose count of what is added. */
 #define BELOW_64(number) asm volatile("%0 &= 63" : "+r"(number))
+#define BELOW_1024(number) asm volatile("%0 &= 1023" : "+r"(number))
 
 /*
  * Whether `word` points into code. One bit for each page (some share one) rules out most; a binary
@@ -77,25 +78,26 @@ static __always_inline __u64 stack_key(const struct registers *context, __u32 ch
     return key;
 }
 
-/* How many bytes from `from` on could be copied to `to`; short where the stack ends. */
+/*
+ * Copies nearly `size` bytes from `from` on, and says how many: to the last that could be read. Each
+ * piece lies within one page. Pages that were never touched cannot be read and are zeros to the
+ * program too; a wide frame may have some, so that the stack goes on behind them.
+ */
 static __always_inline __u32 copy_stack(__u8 *to, __u64 from, __u32 size)
 {
-    __u32 done;
+    __u64 first = (COPY_BYTES - 1 - (from & (COPY_BYTES - 1))) & ~7ULL, end;
 
+    BELOW_1024(first);
+    first += 8;
+    if (bpf_probe_read_user(to, first, (const void *)from))
+        return 0;
+    end = first;
 #pragma clang loop unroll(disable)
-    for (done = 0; done < size; done += COPY_BYTES)
-        if (bpf_probe_read_user(to + done, COPY_BYTES, (const void *)(from + done)))
-            break;
-    if (done >= size)
-        return size;
-    for (__u32 part = 0; part < COPY_BYTES / CHUNK_BYTES; part++) {
-        if (bpf_probe_read_user(to + done, CHUNK_BYTES, (const void *)(from + done)))
-            break;
-        done += CHUNK_BYTES;
-        if (done >= size)
-            break;
-    }
-    return done;
+    for (__u64 done = 0; done + 2 * COPY_BYTES <= size; done += COPY_BYTES)
+        if (!bpf_probe_read_user(to + first + done, COPY_BYTES,
+                                 (const void *)(from + first + done)))
+            end = first + done + COPY_BYTES;
+    return end;
 }
 
 #define SEND(BYTES)                                                                                \

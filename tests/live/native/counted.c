@@ -4,11 +4,13 @@
  *
  *     counted THREADS
  *
- * mix N: N operations in each thread at once, on blocks that all of them share.
+ * mix N: N operations in each thread at once, on blocks that all of them share; busy: for ever.
  * leak N SIZE: N blocks that are never freed. wrapped N: the same by a function of its own.
+ * deep N: one block at each depth to N. wide: one block, below a frame of 40 KB; hollow: below one
+ * of 20 KB that it never writes to.
  * failing: a realloc that cannot succeed. emptied: a realloc to nothing.
- * maps N: mmap and mremap, every second one munmap, and a file that is mapped. deep N: one block at each depth to N.
- * wide: one block, below a frame of 40 KB. fork: a child that allocates. exec: the program anew. busy: all threads mix until the end.
+ * maps N: mmap and mremap, every second one munmap, and a file that is mapped.
+ * fork: a child that allocates. exec: the program anew.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -118,6 +120,15 @@ __attribute__((noinline)) int deep(int depth)
 __attribute__((noinline)) int wide(void)
 {
     volatile char here[40000];
+    for (unsigned i = 0; i < sizeof(here); i++)
+        here[i] = 1;
+    leak(100);
+    return here[0];
+}
+
+__attribute__((noinline)) int hollow(void)
+{
+    volatile char here[20000];
     here[0] = 1;
     leak(100);
     return here[0];
@@ -198,6 +209,8 @@ int main(int argc, char **argv)
                 deep(i);
         } else if (!strcmp(word, "wide")) {
             wide();
+        } else if (!strcmp(word, "hollow")) {
+            hollow();
         } else if (!strcmp(word, "fork")) {
             int status;
             pid_t child = fork();
