@@ -44,8 +44,8 @@ def actions(
     if verdict.status == "retention":
         main = verdict.main
         grows = main is not None and main.growth.steady_no_bound_seen
-        found += keep_less(evidence, findings, grows)
         found += settings_to_keep_less(evidence, findings)
+        found += keep_less(evidence, findings, grows)
     if verdict.status in ("stable", "bounded"):
         found += _not_a_leak(verdict)
     found += look_into_core(evidence)

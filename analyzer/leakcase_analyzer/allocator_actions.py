@@ -78,7 +78,7 @@ def _jemalloc(told: AllocatorTold | None) -> Action:
 def settings_to_keep_less(evidence: Evidence, findings: Sequence[Finding]) -> Iterator[Action]:
     """Where an allocator other than glibc's keeps much, by its own words."""
     told = first_of_type(findings, AllocatorTold)
-    if told is None or (told.kept_bytes or 0) < WORTH_BYTES:
+    if told is None or (told.whole_pages_bytes or 0) < WORTH_BYTES:
         return
     if told.allocator == "jemalloc":
         yield Action(

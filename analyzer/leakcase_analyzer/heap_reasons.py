@@ -37,7 +37,8 @@ def heap_reasons(findings: Sequence[Finding], status: Status) -> Iterator[Senten
             yield growth_in_words(change)
     told = first_of_type(findings, AllocatorTold)
     if told is not None and (status == "retention" or rises):
-        yield told.claim
+        if state is None or told.agrees is not None or told.in_use_bytes is None:
+            yield told.claim  # Else the heap's state is by these words.
         yield from told.evidence_for
     managed = first_of_type(findings, ManagedState)
     if managed is not None and rises:

@@ -27,6 +27,8 @@ class AllocatorTold(Finding):
     allocator: str
     in_use_bytes: int | None
     kept_bytes: int | None
+    whole_pages_bytes: int | None
+    """Of what is kept, what could be given back: pages without a block in use (jemalloc)."""
     profiler_built: bool | None
     profiler_on: bool | None
     agrees: bool | None
@@ -51,6 +53,7 @@ def allocator_words(evidence: Evidence) -> Iterator[Finding]:
         allocator=total.allocator,
         in_use_bytes=last.in_use_bytes,
         kept_bytes=last.kept_bytes,
+        whole_pages_bytes=_whole_pages(last),
         profiler_built=total.profiler_built,
         profiler_on=total.profiler_on,
         agrees=agrees,
@@ -113,13 +116,23 @@ def _parts(look: ToldLook) -> Iterator[Sentence]:
             size=Size(total.retained_bytes),
         )
     if total.cached_bytes is not None and total.cached_bytes >= WORTH_BYTES:
-        yield say("{size} of that lie in caches of threads", size=Size(total.cached_bytes))
+        yield say(
+            "{size} of what is free lie in caches of threads and between them",
+            size=Size(total.cached_bytes),
+        )
     if total.mapped_bytes is not None and total.mapped_bytes >= WORTH_BYTES:
         yield say(
             "{blocks} with mappings of their own hold {size}",
             blocks=Count(total.mapped_chunks or 0, "large block"),
             size=Size(total.mapped_bytes),
         )
+
+
+def _whole_pages(look: ToldLook) -> int | None:
+    kept, used, active = look.kept_bytes, look.in_use_bytes, look.total.active_bytes
+    if kept is None or used is None or active is None:
+        return kept
+    return max(0, kept - (active - used))
 
 
 def _agreement(difference: float) -> Sentence:

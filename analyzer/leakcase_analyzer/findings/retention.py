@@ -110,6 +110,8 @@ def _claim(last: Entry, held_bytes: float | None) -> Sentence:
     used, kept = Size(last.in_use_bytes), last.kept_bytes
     error = {"error": Size(last.error_bytes)} if last.error_bytes else {}
     text = "in the heap {used} are in use"
+    if last.told is not None:
+        text = "by the allocator's own words {used} are in use"
     if error:
         text = "in the heap about {used} (\u00b1 {error}) are in use"
     if kept is None:
