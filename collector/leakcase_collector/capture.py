@@ -106,6 +106,11 @@ def _settle(
     may_read = "read-memory" in allowed or "read-memory" in levels_given(consents)
     for probe in granted:
         probe.configure(options._replace(may_read_memory=may_read))
+    if any(probe.level != "observe" for probe in granted):
+        # Only here: a capture that only observes does without ctypes and its cost.
+        from .system.own_memory import give_back_early
+
+        give_back_early()
     return consents, granted, refused
 
 
