@@ -116,6 +116,11 @@ def _by_kind(evidence: Evidence, findings: Sequence[Finding], verdict: Verdict) 
     if verdict.kind == "heap":
         yield from its_own_profiler(evidence, findings)
     elif verdict.kind == "managed-heap":
+        if runtime is not None and runtime.kind == "jvm" and not evidence.managed_classes:
+            yield Action(
+                say("capture again with {option}", option=Code("--allow read-memory,attach")),
+                say("the JVM is then asked for its objects by class, at the start and at the end"),
+            )
         yield from _runtime("" if runtime is None else runtime.kind)
     elif verdict.kind == "mmap":
         yield Action(
