@@ -327,7 +327,7 @@ def test_events_of_a_tracer_killed_with_all_its_processes_are_removed_by_the_nex
     subprocess.run(write, check=True, timeout=10)
     name = left.split()[0]
     assert any(line.startswith(name) for line in uprobe_events())
-    run_script(script("uprobe-tracefs", "count", program, within=WITH_TRACEFS))
+    run_script(script("uprobe-tracefs", "once", program, within=WITH_TRACEFS))
     assert not any(line.startswith(name) for line in uprobe_events())
 
 

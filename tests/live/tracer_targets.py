@@ -202,5 +202,8 @@ def _hold(method: str, pid: int) -> None:
 if __name__ == "__main__":
     if sys.argv[2] == "count":
         print(json.dumps(compare(sys.argv[3], sys.argv[1], 4, 2000)))
+    elif sys.argv[2] == "once":
+        with counted(sys.argv[3]) as once, tracing(once, sys.argv[1], functions=FEW[:1]) as tracer:
+            print(json.dumps(tracer.arm()))
     else:
         _hold(sys.argv[1], int(sys.argv[2]))
