@@ -22,8 +22,8 @@ from tests.collector.heap.subjects import subject
 from tests.collector.heap.test_twins import BASE, Bytes, Unbounded
 
 KB, MB = 1 << 10, 1 << 20
-HEAP_BYTES = 48 * MB
-SEEDS = range(6)
+HEAP_BYTES = 32 * MB
+SEEDS = range(5)
 STRIDES = (256 * KB, 288 * KB, 352 * KB, 416 * KB, 512 * KB)
 
 
