@@ -88,7 +88,7 @@ class AllocationTraceProbe(Probe):
 
     def _start(self, context: Context) -> None:
         # Only here: a capture that does not trace does without ctypes and its cost.
-        from leakcase_collector.trace.assembly import Assembly, limits_of
+        from leakcase_collector.trace.assembly import Assembly
 
         from .heap_labels import ModuleFiles
 
@@ -100,7 +100,7 @@ class AllocationTraceProbe(Probe):
         try:
             assembly = self._assembly = Assembly(
                 context.system, context.identity, context.subject, context.redactor,
-                limits_of(options.trace), read_file, self._python(context),
+                options.trace, read_file, self._python(context),
             )  # fmt: skip
         except CollectorError as error:
             # What says no more was met at the program's files.

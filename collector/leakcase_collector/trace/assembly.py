@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from functools import partial
@@ -43,9 +44,17 @@ _BURSTS = TracerLimits(ring_bytes=2 << 20)
 _FULL = TracerLimits(live_blocks=524_288, sites=65_536, preallocated=False)
 
 
-def limits_of(mode: str) -> TracerLimits:
-    """How much the kernel keeps; `mode` of the vocabulary ``trace_mode``."""
-    return _FULL if mode == "full" else _BURSTS
+#: Programs whose event loop (libuv's uv__io_poll) has a frame of 16 KB.
+_DEEP = re.compile(r"/(node|nodejs|libnode\.so[^/]*|libuv\.so[^/]*)$")
+_DEEP_STACK_BYTES, _DEEP_RING_BYTES = 32_768, 4 << 20
+
+
+def _limits(mode: str, target: Target) -> TracerLimits:
+    """How much the kernel keeps, and how much of each stack; `mode`: of ``trace_mode``."""
+    limits = _FULL if mode == "full" else _BURSTS
+    if any(_DEEP.search(module.path) for module in target.program_files()):
+        return limits._replace(stack_bytes=_DEEP_STACK_BYTES, ring_bytes=_DEEP_RING_BYTES)
+    return limits
 
 
 class Assembly:
@@ -57,12 +66,13 @@ class Assembly:
         identity: ProcessIdentity,
         target: Target,
         redactor: Redactor,
-        limits: TracerLimits,
+        mode: str,
         read_file: Optional[ReadFile],
         python: Optional[PythonStacks] = None,
     ) -> None:
-        """`read_file`: the target's files, for what blocks are; None where memory may not be read.
-        `python`: its interpreter, if it has one; closed with the rest.
+        """`mode`: of the vocabulary ``trace_mode``. `read_file`: the target's files, for what blocks
+        are; None where memory may not be read. `python`: its interpreter, if it has one; closed
+        with the rest.
 
         NotPermitted, NotSupported, LimitReached, with a `gap_detail`. Nothing is attached yet.
         """
@@ -78,6 +88,7 @@ class Assembly:
             self.refused = tuple(points.refused)
             self._system, self._factor = system, 1.0
             calls = [point for point in points.points if point.call not in MAPPING_CALLS]
+            limits = _limits(mode, target)
             tracer = opened.enter_context(
                 AllocationTracer(identity.pid, calls, limits=limits, python=python is not None)
             )
