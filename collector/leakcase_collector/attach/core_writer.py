@@ -28,7 +28,8 @@ from .core_contents import (
 )
 from .stopping import StoppedProcess, gone_only_if_ended
 
-_CHUNK_BYTES = 4 << 20
+#: What fits into a processor's own cache: with 4 MB it takes three times as long.
+_CHUNK_BYTES = 512 << 10
 #: Pages of the kernel's that change or cannot be read; the vdso is kept, debuggers want it.
 _NOT_READ = (b"[vvar", b"[vsyscall]")
 _SHARED_MEMORY = (b"/dev/zero", b"/dev/shm/", b"/memfd:", b"/SYSV", b"[anon_shmem")

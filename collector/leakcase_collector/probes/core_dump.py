@@ -25,7 +25,7 @@ from leakcase_collector.system.ownership import (
 from .base import Cadence, CaptureOptions, Context, Prediction, Probe
 
 #: Copied into the page cache; once that is full of what is not on the disk yet, the disk's speed.
-_CACHED_BYTES_PER_SECOND, _DISK_BYTES_PER_SECOND = 400 << 20, 100 << 20
+_CACHED_BYTES_PER_SECOND, _DISK_BYTES_PER_SECOND = 600 << 20, 100 << 20
 #: vm.dirty_ratio's default share of the memory that is available.
 _CACHE_SHARE = 5
 _STOP_NS, _THREAD_NS = 10 * NS_PER_MS, 200_000
