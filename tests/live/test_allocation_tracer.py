@@ -331,6 +331,23 @@ def test_events_of_a_tracer_killed_with_all_its_processes_are_removed_by_the_nex
     assert not any(line.startswith(name) for line in uprobe_events())
 
 
+def test_probes_are_taken_out_in_time_though_their_tracer_is_stopped(target: Counted) -> None:
+    place = points(FEW)[0]
+    code = target.code_at(place)
+    with AllocationTracer(target.pid, [place], most_seconds=0.3) as tracer:
+        tracer.arm()
+        assert target.code_at(place) != code
+        deadline = time.monotonic() + 10
+        while target.code_at(place) != code:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        target.tell("leak 3 100")
+        assert tracer.counters().allocations == 0
+        tracer.arm()
+        target.tell("leak 3 100")
+        assert tracer.counters().allocations == 3
+
+
 def test_a_target_that_is_killed_meanwhile_is_no_error(target: Counted) -> None:
     with tracing(target) as tracer:
         tracer.arm()

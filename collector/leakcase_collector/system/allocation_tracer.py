@@ -47,8 +47,9 @@ class AllocationTracer:
     """Loads programs and maps for process `pid`; see `attach`, `arm` and what reads.
 
     `method` forces one of `METHODS`; else they are tried in that order. With `python` the samples
-    carry Python's frames too, once `set_python` said where they are. What it cannot do is an
-    exception of the collector's with its `gap_detail` set.
+    carry Python's frames too, once `set_python` said where they are. The probes are taken out
+    `most_seconds` after they were put in though nobody asks: we may have been stopped meanwhile;
+    `arm` puts them in again. What it cannot do is an exception of the collector's with its `gap_detail` set.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class AllocationTracer:
         method: Optional[str] = None,
         limits: TracerLimits = TracerLimits(),  # noqa: B008  (immutable)
         python: bool = False,
+        most_seconds: Optional[float] = None,
     ) -> None:
         started_ns = time.monotonic_ns()
         self._maps: dict[str, BpfMap] = {}
@@ -66,6 +68,7 @@ class AllocationTracer:
         self._ring: Optional[RingReader] = None
         self._attached: dict[str, HeldApart] = {}
         self._pid = pid
+        self._most_seconds = most_seconds
         self._limits = limits._replace(ring_bytes=ring_size(limits.ring_bytes))
         unknown = {point.call for point in points} - set(layout.CALLS)
         if unknown or not points:
@@ -142,6 +145,8 @@ class AllocationTracer:
         while True:
             try:
                 for group, points in (("frees", self._freeing), ("allocations", self._allocating)):
+                    if group in self._attached and self._attached[group].has_ended:
+                        self._detach_group(group)
                     if group not in self._attached:
                         self._attached[group] = self._attach_group(points)
                 break
@@ -158,7 +163,7 @@ class AllocationTracer:
         if self.method == TRACEFS:
             remove_stale_events()
         wanted = [point for point in points if point not in self.left_out]
-        return attach(self.method, self._programs, wanted, self._pid)
+        return attach(self.method, self._programs, wanted, self._pid, self._most_seconds)
 
     @property
     def left_out(self) -> tuple[EntryPoint, ...]:

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 from contextlib import ExitStack, suppress
-from typing import Any, Callable, NoReturn
+from typing import Any, Callable, NoReturn, Optional
 
 from leakcase_collector import errors
 from leakcase_collector.errors import CollectorError, LimitReached
@@ -26,10 +27,13 @@ class HeldApart:
     """What `set_up` puts in place, in another process, until `release` or our end.
 
     `set_up` gets a stack to note on how to undo what it did. Its CollectorError is raised here, and
-    then all is undone. LimitReached where no process can be had.
+    then all is undone. LimitReached where no process can be had. After `most_seconds` it is undone
+    in any case: we may have been stopped, or hang.
     """
 
-    def __init__(self, set_up: Callable[[ExitStack], None]) -> None:
+    def __init__(
+        self, set_up: Callable[[ExitStack], None], most_seconds: Optional[float] = None
+    ) -> None:
         said_fd, say_fd = os.pipe2(os.O_CLOEXEC)
         wait_fd, self._release_fd = os.pipe2(os.O_CLOEXEC)
         try:
@@ -42,7 +46,7 @@ class HeldApart:
                 "-u), or do without tracing."
             ) from error
         if self._pid == 0:
-            _hold(set_up, say_fd, wait_fd, (said_fd, self._release_fd))
+            _hold(set_up, say_fd, wait_fd, (said_fd, self._release_fd), most_seconds)
         os.close(say_fd)
         os.close(wait_fd)
         answer = _read_all(said_fd)
@@ -54,6 +58,15 @@ class HeldApart:
     def pid(self) -> int:
         """Of the process that holds it."""
         return self._pid
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it was undone without our asking: its time was up, or it was killed."""
+        try:
+            flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
+            return os.waitid(os.P_PID, self._pid, flags) is not None
+        except ChildProcessError:
+            return True
 
     def release(self) -> None:
         """Returns when all is undone; a second call does nothing."""
@@ -87,7 +100,11 @@ def _error(answer: dict[str, Any] | None) -> CollectorError:
 
 
 def _hold(
-    set_up: Callable[[ExitStack], None], say_fd: int, wait_fd: int, theirs: tuple[int, ...]
+    set_up: Callable[[ExitStack], None],
+    say_fd: int,
+    wait_fd: int,
+    theirs: tuple[int, ...],
+    most_seconds: Optional[float],
 ) -> NoReturn:
     """In the child: never returns, and never runs what the parent would run at its end."""
     try:
@@ -108,7 +125,7 @@ def _hold(
             for fd in inherited - {wait_fd}:
                 with suppress(OSError):
                     os.close(fd)
-            os.read(wait_fd, 1)
+            select.select([wait_fd], [], [], most_seconds)
     finally:
         os._exit(0)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
+from typing import Optional
 
 from leakcase_collector.errors import NotSupported
 from leakcase_collector.system import bpf, perf_event
@@ -84,7 +85,13 @@ def _require(release: tuple[int, int], method: str, otherwise: str) -> None:
         )
 
 
-def attach(method: str, programs: Programs, points: Sequence[EntryPoint], pid: int) -> HeldApart:
+def attach(
+    method: str,
+    programs: Programs,
+    points: Sequence[EntryPoint],
+    pid: int,
+    most_seconds: Optional[float],
+) -> HeldApart:
     """Have the programs called at `points` of process `pid`, whatever its thread.
 
     Releasing it returns when the process's code is as it was and none of our programs runs any
@@ -95,7 +102,7 @@ def attach(method: str, programs: Programs, points: Sequence[EntryPoint], pid: i
     if method in (PERF, TRACEFS):
         for point in points:
             programs.descriptor("entry_fixed", bpf.ATTACH_PERF, cookie(point))
-    return HeldApart(lambda undo: _attach_all(method, programs, points, pid, undo))
+    return HeldApart(lambda undo: _attach_all(method, programs, points, pid, undo), most_seconds)
 
 
 def _attach_all(
