@@ -71,6 +71,9 @@ fuzz: $(VENV)/tools.stamp ## feed the reader 100,000 hostile inputs
 accuracy: $(VENV)/tools.stamp ## judge growth on many runs of programs with known truth
 	$(PY) bench/accuracy.py $(ARGS)
 
+real: $(VENV)/tools.stamp ## trace servers and programs of many languages that leak: who is named
+	LEAKCASE_TRACED_SECONDS=30 $(PY) -m pytest -rP tests/live/test_trace_real.py
+
 soak: $(VENV)/tools.stamp ## kill 200 captures, attach a tracer 1,000 times, ask allocators 200 times
 	LEAKCASE_KILLS=$(KILLS) LEAKCASE_CYCLES=$(CYCLES) $(PY) -m pytest \
 	    tests/live/test_killed.py tests/live/test_tracer_soak.py
@@ -93,4 +96,4 @@ $(VENV)/tools.stamp: $(VENV)/leakcase.stamp
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check native bpf dist wheels pyz elf bench fuzz accuracy soak clean
+.PHONY: help setup demo test check native bpf dist wheels pyz elf bench fuzz accuracy real soak clean

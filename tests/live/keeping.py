@@ -64,7 +64,15 @@ def running(command: Sequence[str | Path], *, below: int = 0, **options: Any) ->
         finally:
             assert process.stdin is not None
             process.stdin.close()  # at which it ends
-            process.wait(timeout=10)
+            _ended(process)
+
+
+def _ended(process: subprocess.Popen[str]) -> None:
+    try:
+        process.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        process.terminate()  # timeout(1) passes it on
+        process.wait(timeout=10)
 
 
 @contextmanager

@@ -120,7 +120,7 @@ http {{
 
 
 @contextmanager
-def nginx(folder: Path, seconds: float) -> Iterator[Serving]:
+def nginx(folder: Path, seconds: float, *, pause_seconds: float = 5) -> Iterator[Serving]:
     """The one worker of nginx, which compresses pages for 20 connections in bursts of a second."""
     port = free_port()
     bench = find_program("wrk")
@@ -131,7 +131,7 @@ def nginx(folder: Path, seconds: float) -> Iterator[Serving]:
         find_program("nginx"), "-p", f"{folder}/", "-c", folder / "nginx.conf", "-e", "stderr",
     ]  # fmt: skip
     burst = f"{bench} -t1 -c20 -d1s -H 'Accept-Encoding: gzip' http://127.0.0.1:{port}/"
-    bursts = f"while {burst} | grep -q 'requests in'; do sleep 5; done; exit 1"
+    bursts = f"while {burst} | grep -q 'requests in'; do sleep {pause_seconds}; done; exit 1"
     with ExitStack() as stack:
         master = stack.enter_context(started(server, folder, seconds))
 
@@ -150,9 +150,19 @@ def nginx(folder: Path, seconds: float) -> Iterator[Serving]:
 # --- PostgreSQL ---------------------------------------------------------------------------------
 
 
+_PREPARE = """\
+\\set n random(1, 1000000000000)
+prepare statement_:n as select :n, relname, attname from pg_class join pg_attribute
+  on attrelid = pg_class.oid where pg_class.oid = :n;
+"""
+
+
 @contextmanager
-def postgresql(folder: Path, seconds: float) -> Iterator[Serving]:
-    """The backend that serves pgbench's one connection: 47 transactions a second."""
+def postgresql(folder: Path, seconds: float, *, forgets: bool = False) -> Iterator[Serving]:
+    """The backend that serves pgbench's one connection: 47 transactions a second.
+
+    `forgets`: each prepares a statement that nobody uses or drops.
+    """
     port = free_port()
     bin_folders = sorted(Path("/").glob(POSTGRES_FOLDERS))
     path = os.pathsep.join([*map(str, reversed(bin_folders)), os.environ.get("PATH", "")])
@@ -169,7 +179,12 @@ def postgresql(folder: Path, seconds: float) -> Iterator[Serving]:
         pgbench, psql = find_program("pgbench", path), find_program("psql", path)
         wait_for(lambda: run([psql, *at, "-c", "select 1", "postgres"], folder))
         run([pgbench, *at, "-i", "-q", "-s", "1", "postgres"], folder)
-        bench = [pgbench, *at, "-c", "1", "-M", "prepared", "-R", "47", "-n", "-T", "9999"]
+        bench = [pgbench, *at, "-c", "1", "-R", "47", "-n", "-T", "9999"]
+        if forgets:
+            (folder / "prepare.sql").write_text(_PREPARE)
+            bench += ["-M", "simple", "-f", folder / "prepare.sql"]
+        else:
+            bench += ["-M", "prepared"]
         work = stack.enter_context(load([*bench, "postgres"], seconds))
         # pgbench looks around over a connection that it closes again before it begins.
         ask = (
