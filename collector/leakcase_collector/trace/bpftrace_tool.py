@@ -122,11 +122,11 @@ def trace(
     maps = dict(_maps(result.stdout))
     if not result.stdout.count(b'"attached_probes"'):
         raise ToolFailed(f"bpftrace could not attach: {_reason(result.stderr)}.", "bpftrace")
-    blocks, held = maps.get("@blocks", {}), maps.get("@bytes", {})
+    blocks, held = _by_stack(maps, "@blocks"), _by_stack(maps, "@bytes")
     stacks = [
-        ToolStack(_addresses(stack), int(count), int(held.get(stack, 0)))
+        ToolStack(_addresses(stack), count, held.get(stack, 0))
         for stack, count in blocks.items()
-        if int(count) > 0
+        if count > 0
     ]
     return ToolRun(
         "bpftrace",
@@ -152,6 +152,13 @@ def _maps(output: bytes) -> Iterator[tuple[str, object]]:
             continue
         if isinstance(data, dict):
             yield from data.items()
+
+
+def _by_stack(maps: dict[str, object], name: str) -> dict[str, int]:
+    found = maps.get(name)
+    if not isinstance(found, dict):
+        return {}
+    return {key: value for key, value in found.items() if isinstance(value, int)}
 
 
 def _number(maps: dict[str, object], name: str) -> int:
