@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from leakcase_collector.trace.bursts import Bursts
     from leakcase_collector.trace.full import Full
     from leakcase_collector.trace.python_stacks import PythonStacks
+    from leakcase_collector.trace.stacks import Numbers
     from leakcase_collector.trace.tool_trace import ToolTrace
     from leakcase_collector.trace.watch import Watch
 
@@ -55,6 +56,9 @@ class AllocationTraceProbe(Probe):
         #: What can wait until something is armed, one a beat.
         self._preparations: list[Callable[[], None]] = []
         self._started_ns = 0
+        #: Of windows, and those that stacks and frames after an exec may have.
+        self._numbers = count()
+        self._free_numbers: Optional[Numbers] = None
 
     def configure(self, options: CaptureOptions) -> None:
         self._options = options
@@ -100,11 +104,13 @@ class AllocationTraceProbe(Probe):
         try:
             assembly = self._assembly = Assembly(
                 context.system, context.identity, context.subject, context.redactor,
-                options.trace, read_file, self._python(context),
+                options.trace, read_file, self._python(context), self._first(),
             )  # fmt: skip
         except CollectorError as error:
             # What says no more was met at the program's files.
             context.gap(error, error.gap_detail or "elf")
+            if options.trace == "full" and options.tracer == "auto":
+                self._use_tool(context)
             return
         if read_file is None:
             context.gap(
@@ -114,13 +120,19 @@ class AllocationTraceProbe(Probe):
                 ),
                 "mem",
             )
-        numbers = count()
+        numbers = self._numbers
         self._tracing = [self._traced(context, assembly, assembly.blocks, numbers)]
         self._preparations = [
             partial(self._measure, assembly),
             partial(self._add, context, assembly, assembly.objects, numbers),
             partial(self._add, context, assembly, assembly.mappings, numbers),
         ]
+
+    def _first(self) -> Numbers:
+        """Of the first stack and frame: those of a program before an exec are in the case."""
+        from leakcase_collector.trace.stacks import Numbers
+
+        return self._free_numbers or Numbers()
 
     def _use_tool(self, context: Context) -> None:
         """Where our own loader is not wanted, or cannot and all was to be traced."""
@@ -214,6 +226,8 @@ class AllocationTraceProbe(Probe):
 
     def executed(self, context: Context, taken_ns: int) -> None:
         """Another program: what was known of the old one's blocks and code is void."""
+        if self._assembly is not None:
+            self._free_numbers = self._assembly.table.free_numbers
         self.close()
         self._start(context)
 

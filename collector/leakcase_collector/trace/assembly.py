@@ -25,7 +25,7 @@ from .names import Names
 from .prices import measured_factor, prices
 from .python_objects import ObjectReader, find_object_points, may_leave_makers, type_names
 from .python_stacks import PythonStacks
-from .stacks import StackTable
+from .stacks import Numbers, StackTable
 from .watch import Watch
 
 if TYPE_CHECKING:
@@ -69,10 +69,11 @@ class Assembly:
         mode: str,
         read_file: Optional[ReadFile],
         python: Optional[PythonStacks] = None,
+        first: Numbers = Numbers(),  # noqa: B008  (immutable)
     ) -> None:
-        """`mode`: of the vocabulary ``trace_mode``. `read_file`: the target's files, for what blocks
-        are; None where memory may not be read. `python`: its interpreter, if it has one; closed
-        with the rest.
+        """`mode`: of the vocabulary ``trace_mode``. `read_file`: the target's files, for what
+        blocks are; None where memory may not be read. `python`: its interpreter, if it has one;
+        closed with the rest. `first`: see `StackTable`.
 
         NotPermitted, NotSupported, LimitReached, with a `gap_detail`. Nothing is attached yet.
         """
@@ -97,7 +98,7 @@ class Assembly:
             self._unwinder = Unwinder(self._modules)
             self._ranges: list[tuple[int, int]] = []
             names = Names(system, identity.pid)
-            self.table = StackTable(self._unwinder, names, redactor, python)
+            self.table = StackTable(self._unwinder, names, redactor, python, first)
             self._read_file, self._points, self._pid = read_file, points, identity.pid
             self.blocks = self._watch(
                 "allocator", tracer, calls, partial(BlockReader, is_glibc=is_glibc)

@@ -68,6 +68,13 @@ class Weaver(Protocol):
         ...
 
 
+class Numbers(NamedTuple):
+    """Of a stack and of a frame, unlike all others of the case."""
+
+    stack: int = 0
+    frame: int = 0
+
+
 class StackTable:
     """The true stacks by number, and the numbers of the kernel's keys."""
 
@@ -77,7 +84,10 @@ class StackTable:
         namer: Namer,
         redactor: Redactor,
         weaver: Optional[Weaver] = None,
+        first: Numbers = Numbers(),  # noqa: B008  (immutable)
     ) -> None:
+        """`first`: the numbers of the first stack and frame, where others came before."""
+        self._first = first
         self._unwinder = unwinder
         self._namer = namer
         self._redactor = redactor
@@ -139,7 +149,7 @@ class StackTable:
             if len(self._stacks) >= STACKS_MAX:
                 self.folded += 1
                 return None
-            number = self._stacks[stack] = len(self._stacks)
+            number = self._stacks[stack] = self._first.stack + len(self._stacks)
             self._by_number.append(stack)
         return number
 
@@ -159,20 +169,29 @@ class StackTable:
         named = self._named(place)
         return None if named is None else named[0]
 
+    @property
+    def free_numbers(self) -> Numbers:
+        """For a table that follows this one in the same case."""
+        return Numbers(
+            self._first.stack + len(self._by_number), self._first.frame + len(self._told_frames)
+        )
+
     def number(self, key: int) -> Optional[int]:
         """The true stack of a key; None where its copy was lost."""
         return self._numbers.get(key)
 
     def short(self, numbers: Iterable[int]) -> int:
         """How many of these stacks do not reach their outer end."""
-        return sum(1 for number in numbers if self._by_number[number][1] != "root")
+        return sum(
+            1 for number in numbers if self._by_number[number - self._first.stack][1] != "root"
+        )
 
     def records(self, numbers: Iterable[int]) -> list[Any]:
         """The records of those stacks that were not told yet, and of their frames."""
         out: list[Any] = []
         for number in sorted(set(numbers) - self._told):
             self._told.add(number)
-            places, end = self._by_number[number]
+            places, end = self._by_number[number - self._first.stack]
             frames = [self._frame(place, out) for place in places]
             out.append(CodeStack(number, frames, end))
         return out
@@ -181,7 +200,7 @@ class StackTable:
         known = self._told_frames.get(place)
         if known is not None:
             return known
-        number = self._told_frames[place] = len(self._told_frames)
+        number = self._told_frames[place] = self._first.frame + len(self._told_frames)
         redactor = self._redactor
         function, offset = place.function, None
         if function is None:

@@ -116,6 +116,23 @@ def test_beyond_the_limit_stacks_are_counted_and_not_kept(
     assert [made.number(key) for key in range(5)] == [0, 1, None, None, None]
 
 
+def test_the_numbers_of_a_table_go_on_where_another_ended() -> None:
+    before = table([Copied(1, (3, 1)), Copied(2, (4, 1))])
+    before.records([0, 1])
+    assert before.free_numbers == (2, 3)
+    copies = [Copied(1, (3, 1))]
+    after = StackTable(
+        Unwinds(copies),  # type: ignore[arg-type]
+        Names(),
+        Redactor(),
+        first=before.free_numbers,
+    )
+    after.learn(copies)
+    assert after.number(1) == 2
+    assert after.short([2]) == 0
+    assert [getattr(one, "frame", None) for one in after.records([2])] == [3, 4, None]
+
+
 def test_figures_of_keys_are_summed_by_stack_and_those_without_one_are_lost() -> None:
     made = table([Copied(10, (3, 1)), Copied(11, (3, 1)), Copied(12, (4, 1))])
     found, lost = sums({10: (1, 100), 11: (2, 200), 12: (4, 400), 13: (8, 800)}, made)
