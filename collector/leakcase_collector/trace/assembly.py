@@ -38,6 +38,8 @@ _MAPPINGS = TracerLimits(live_blocks=16_384, sites=2048, ring_bytes=1 << 17, pre
 #: Objects are told by their functions of Python, so that little of C's stack is needed; but there
 #: are many stacks in one window, and a short one.
 _OBJECTS = TracerLimits(ring_bytes=1 << 21, stack_bytes=4096, key_bytes=256)
+#: A window's probes come out then, even if we were stopped or hang.
+_MOST_SECONDS = 15.0
 #: Of windows: what is copied is taken every few milliseconds, and our memory holds it twice.
 _BURSTS = TracerLimits(ring_bytes=2 << 20)
 #: Of a capture that traces everything.
@@ -91,7 +93,13 @@ class Assembly:
             calls = [point for point in points.points if point.call not in MAPPING_CALLS]
             limits = _limits(mode, target)
             tracer = opened.enter_context(
-                AllocationTracer(identity.pid, calls, limits=limits, python=python is not None)
+                AllocationTracer(
+                    identity.pid,
+                    calls,
+                    limits=limits,
+                    python=python is not None,
+                    most_seconds=None if mode == "full" else _MOST_SECONDS,
+                )  # fmt: skip
             )
             self._tracers = [tracer]
             self._modules = opened.enter_context(CodeModules(target))
@@ -127,7 +135,7 @@ class Assembly:
             points = find_object_points(self._points, self._python.image, memory)
         if not points:
             return None
-        tracer = self._tracer(points, _OBJECTS)
+        tracer = self._tracer(points, _OBJECTS, _MOST_SECONDS)
         return self._watch("python-objects", tracer, points, ObjectReader)
 
     def mappings(self) -> Optional[Watch]:
@@ -135,12 +143,16 @@ class Assembly:
         points = [point for point in self._points.points if point.call in MAPPING_CALLS]
         if {point.call for point in points} < {"mmap", "munmap"}:
             return None
-        tracer = self._tracer(points, _MAPPINGS)
+        tracer = self._tracer(points, _MAPPINGS, None)
         return self._watch("mappings", tracer, points, partial(BlockReader, is_glibc=False))
 
-    def _tracer(self, points: Sequence[EntryPoint], limits: TracerLimits) -> AllocationTracer:
-        is_python = self._python is not None
-        tracer = AllocationTracer(self._pid, points, limits=limits, python=is_python)
+    def _tracer(
+        self, points: Sequence[EntryPoint], limits: TracerLimits, most_seconds: Optional[float]
+    ) -> AllocationTracer:
+        tracer = AllocationTracer(
+            self._pid, points, limits=limits, python=self._python is not None,
+            most_seconds=most_seconds,
+        )  # fmt: skip
         self._opened.enter_context(tracer)
         self._tracers.append(tracer)
         return tracer
