@@ -107,7 +107,7 @@ struct sample {
     struct python_frames python;
 };
 
-_Static_assert(sizeof(struct sample) == 704, "tracer_layout.SAMPLE");
+_Static_assert(sizeof(struct sample) == 840, "tracer_layout.SAMPLE");
 
 MAP(control, BPF_MAP_TYPE_ARRAY, 4, sizeof(struct control), 1, 0);
 MAP(progress, BPF_MAP_TYPE_ARRAY, 4, sizeof(struct progress), 1, 0);

@@ -13,26 +13,30 @@
 #define PYTHON_FRAMES 24 /* kept of a stack, the innermost */
 #define PYTHON_STEPS 48  /* visited; frames that stand for C calls are not kept */
 #define PYTHON_ABSENT 0xffff
+#define PYTHON_PART 128 /* a power of two: an offset is held in it by its bits alone */
 
 /* All zero: there is no Python. Written by PythonLayout.for_kernel(). */
 struct python_layout {
-    __u64 current_thread;   /* user address of a pointer to the running thread state; 0: not known */
+    __u64 current_thread;   /* user address of a pointer to the running thread state */
     __u64 instruction_mask; /* 32 bits where it is an index (f_lasti), 64 where it is an address */
     __u16 thread_number;    /* in a thread state: the kernel's number of the thread; 0: not known */
+    __u16 descriptor_number; /* not 0: thread_number leads to the C library's descriptor of the */
+                             /* thread, and in that the number is here (3.10 and before) */
     __u16 thread_frame;     /* in a thread state: pointer to the innermost frame, or to a cframe */
     __u16 cframe_frame;     /* in a cframe: pointer to the innermost frame; PYTHON_ABSENT: no cframe */
-    __u16 frame_previous;
+    __u16 frame_from;       /* the part of a frame that is read, and its size */
+    __u16 frame_bytes;
+    __u16 frame_previous;   /* from here on: within that part */
     __u16 frame_code;
     __u16 frame_instruction;
     __u16 frame_owner;      /* one byte, read where there is none as well */
     __u16 frame_is_entry;   /* one byte, read where there is none as well */
+    __u16 unused;
     __u8 entry_mask;        /* 1 in 3.11, where frame_is_entry says so; else 0 */
     __u8 every_frame_is_entry; /* 1 in 3.10 and before: each frame has a C call of its own; else 0 */
     __u8 has_shims;         /* 1 since 3.12: frames that stand for a call from C */
     __u8 shim_owner;        /* whose owner is this one */
     __u32 armed;
-    __u16 descriptor_number; /* not 0: thread_number leads to the C library's descriptor of the */
-    __u16 unused[3];         /* thread, and in that the number is here (3.10 and before) */
 };
 
 struct python_frame {
@@ -44,10 +48,11 @@ struct python_frames {
     __u32 count;
     __u32 truncated; /* 1: there are more frames further out */
     struct python_frame frames[PYTHON_FRAMES];
+    __u8 part[PYTHON_PART + 8]; /* of the frame that is looked at */
 };
 
 _Static_assert(sizeof(struct python_layout) == 48, "PythonLayout.for_kernel() packs 48 bytes");
-_Static_assert(sizeof(struct python_frames) == 8 + 16 * PYTHON_FRAMES, "frames_of_sample()");
+_Static_assert(sizeof(struct python_frames) == 528, "frames_of_sample(), SAMPLE");
 
 /* What stands at an address; 0 where it cannot be read: the helper clears what it could not fill. */
 static __always_inline __u64 python_word(__u64 address)
@@ -58,12 +63,15 @@ static __always_inline __u64 python_word(__u64 address)
     return word;
 }
 
-static __always_inline __u8 python_byte(__u64 address)
+/* A field of the frame that is looked at. */
+static __always_inline __u64 python_field(volatile struct python_frames *out, __u32 offset)
 {
-    __u8 byte = 0;
+    return *(volatile __u64 *)(out->part + (offset & (PYTHON_PART - 1)));
+}
 
-    bpf_probe_read_user(&byte, sizeof(byte), (const void *)address);
-    return byte;
+static __always_inline __u8 python_byte(volatile struct python_frames *out, __u32 offset)
+{
+    return out->part[offset & (PYTHON_PART - 1)];
 }
 
 /* Multiplication by an odd constant and a shift, as in the finishing steps of common hashes. */
@@ -136,28 +144,30 @@ static __always_inline __u64 python_walk(const struct python_layout *layout, con
         return 0;
     frame = python_innermost(layout, known, tid);
     for (step = 0; step < PYTHON_STEPS && frame; step++) {
-        __u8 owner = python_byte(frame + layout->frame_owner);
         __u32 index = out->count;
 
-        if (layout->has_shims && owner == layout->shim_owner) {
+        /* One read a frame: each costs as much as all else. What fails leaves zeros, the end. */
+        bpf_probe_read_user((void *)out->part, layout->frame_bytes & (PYTHON_PART - 1),
+                            (const void *)(frame + layout->frame_from));
+        if (layout->has_shims && python_byte(out, layout->frame_owner) == layout->shim_owner) {
             index--;
             if (index < PYTHON_FRAMES)
                 out->frames[index].code |= 1;
         } else {
-            __u64 code = python_word(frame + layout->frame_code) & ~7ULL;
-            __u64 instruction = python_word(frame + layout->frame_instruction);
+            __u64 code = python_field(out, layout->frame_code) & ~7ULL;
+            __u64 instruction = python_field(out, layout->frame_instruction);
 
             if (index >= PYTHON_FRAMES)
                 break;
             instruction &= layout->instruction_mask;
-            code |= python_byte(frame + layout->frame_is_entry) & layout->entry_mask;
+            code |= python_byte(out, layout->frame_is_entry) & layout->entry_mask;
             code |= layout->every_frame_is_entry;
             hash = python_mix(python_mix(hash, code), instruction);
             out->frames[index].code = code;
             out->frames[index].instruction = instruction;
             out->count = index + 1;
         }
-        frame = python_word(frame + layout->frame_previous);
+        frame = python_field(out, layout->frame_previous);
     }
     out->truncated = frame != 0;
     return hash;

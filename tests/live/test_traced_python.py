@@ -20,7 +20,7 @@ from leakcase_collector.redact import Redactor
 from leakcase_collector.system.door import System
 from leakcase_collector.system.identity import ProcessIdentity
 from leakcase_collector.system.memory import ProcessMemory
-from leakcase_collector.trace.assembly import Assembly, limits_of
+from leakcase_collector.trace.assembly import Assembly
 from leakcase_collector.trace.python_objects import ObjectReader
 from leakcase_collector.trace.python_stacks import PythonStacks
 from leakcase_collector.trace.watch import Watch
@@ -98,7 +98,7 @@ def traced(
         stacks = PythonStacks(SYSTEM, held.pid, image, subject.memory)
         try:
             assembly = Assembly(
-                SYSTEM, identity, subject, Redactor(), limits_of("bursts"),
+                SYSTEM, identity, subject, Redactor(), "bursts",
                 ModuleFiles(subject).read, stacks,
             )  # fmt: skip
         except (NotPermitted, NotSupported) as error:

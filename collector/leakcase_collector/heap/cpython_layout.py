@@ -20,7 +20,7 @@ from .cpython_runtime import PythonImage
 
 _ABSENT = 0xFFFF
 #: struct python_layout of collector/bpf/python.h.
-_FOR_KERNEL = struct.Struct("=QQ8H4BIH6x")
+_FOR_KERNEL = struct.Struct("=QQ11H2x4BI")
 #: The beginning of _Py_DebugOffsets: cookie, version, whether free-threaded, then one word each.
 _OFFSETS = struct.Struct("=8sQQ41Q")
 _COOKIE = b"xdebugpy"
@@ -86,23 +86,25 @@ class PythonLayout(NamedTuple):
         there; None where it is not known or the target counts its threads otherwise.
         """
         thread_number, descriptor_number = number_at or (0, 0)
+        # What there is not is read all the same, somewhere within.
+        fields = (self.previous, self.frame_code, self.instruction, self.owner, self.is_entry)
+        start = min(self.previous, self.frame_code)
+        places = [start if field is None else field for field in fields]
         return _FOR_KERNEL.pack(
             running_thread_at,
             0xFFFFFFFF if self.instruction_is_index else 0xFFFFFFFFFFFFFFFF,
             thread_number,
+            descriptor_number,
             self.thread_frame,
             _ABSENT if self.cframe_frame is None else self.cframe_frame,
-            self.previous,
-            self.frame_code,
-            self.instruction,
-            self.owner or 0,
-            self.is_entry or 0,
+            start,
+            max(places) + 8 - start,
+            *(place - start for place in places),
             int(self.is_entry is not None),
             int(self.instruction_is_index),
             int(self.shim_owner is not None),
             self.shim_owner or 0,
             1,
-            descriptor_number,
         )
 
 
