@@ -88,6 +88,11 @@ def first_of_type(findings: Sequence[Finding], cls: type[F]) -> F | None:
 
 def kind_of(evidence: Evidence, findings: Sequence[Finding], main: Trend) -> KindFound:
     """The kind of the quantity that decides the verdict."""
+    if main.subject == "shared" and _is_shared_heap(evidence, main):
+        return KindFound(
+            "managed-heap",
+            (say("the heap of this JVM is mapped shared (ZGC), and what is kept in it grew"),),
+        )
     if main.subject != "anonymous":
         return KindFound(KIND_OF_SUBJECT.get(main.subject, "other"))
     shares = _shares(findings)
@@ -103,6 +108,18 @@ def kind_of(evidence: Evidence, findings: Sequence[Finding], main: Trend) -> Kin
     if runtime is not None and collected and malloc < 0.5:
         return _managed(runtime.kind)
     return _native(evidence, shares, malloc)
+
+
+def _is_shared_heap(evidence: Evidence, main: Trend) -> bool:
+    """Whether a collected heap that lies in shared memory is what grows there.
+
+    ZGC's does: a memfd, up to JDK 20 mapped three times, and counted by the kernel as often.
+    """
+    looks = [heap for _, heap in evidence.managed if heap.kept_bytes is not None]
+    if len(looks) < 2 or looks[-1].resident_bytes is not None:
+        return False
+    kept = (looks[-1].kept_bytes or 0) - (looks[0].kept_bytes or 0)
+    return kept >= HARDLY_ANY * (main.last - main.first) > 0
 
 
 def _by_books(findings: Sequence[Finding], collected: bool) -> KindFound | None:

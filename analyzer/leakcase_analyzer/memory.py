@@ -55,7 +55,7 @@ def split(evidence: Evidence) -> MemorySplit:
     kept = None if look is None else look.kept_bytes
     parts = {
         "mapped_file_bytes": status.last("rss_file_bytes"),
-        "shared_bytes": status.last("rss_shmem_bytes"),
+        "shared_bytes": _less(status.last("rss_shmem_bytes"), _shared_heap(evidence)),
         "stack_bytes": _stacks(evidence),
         "live_heap_bytes": None if heap is None else float(heap.in_use_bytes),
         "runtime_bytes": None if python is None else float(python.block_bytes),
@@ -76,6 +76,10 @@ def split(evidence: Evidence) -> MemorySplit:
         unexplained_bytes=rest,
         **parts,
     )
+
+
+def _less(whole: float | None, part: float) -> float | None:
+    return None if whole is None else max(0.0, whole - part)
 
 
 def _cut_to(resident: float, parts: dict[str, float | None], copies_bytes: float) -> float:
@@ -130,13 +134,25 @@ def _managed(evidence: Evidence) -> float | None:
     A Go program without a C library has no memory but its runtime's (runtime/mem_linux.go).
     """
     looks = [one for at_seconds, one in evidence.managed if _is_still_true(evidence, at_seconds)]
-    if not looks or looks[-1].resident_bytes is None:
+    if not looks:
         return None
     heap = looks[-1]
+    resident = _shared_heap(evidence) if heap.resident_bytes is None else heap.resident_bytes
     if heap.runtime == "go" and not evidence.heap:
-        return max(_in_kinds(evidence, OWN_KINDS), float(looks[-1].resident_bytes))
+        return max(_in_kinds(evidence, OWN_KINDS), float(resident))
+    if not resident:
+        return None
     metadata = (heap.metadata_bytes or 0) if heap.runtime == "jvm" else 0
-    return _in_kinds(evidence, CODE_KINDS) + float(looks[-1].resident_bytes) + metadata
+    return _in_kinds(evidence, CODE_KINDS) + float(resident) + metadata
+
+
+def _shared_heap(evidence: Evidence) -> float:
+    """What lies in memfds of a JVM that tells no place of its heap: ZGC keeps it there."""
+    is_zgc = bool(evidence.managed) and all(
+        one.runtime == "jvm" and one.kept_bytes is not None and one.resident_bytes is None
+        for _, one in evidence.managed
+    )
+    return _in_kinds(evidence, frozenset({"memfd"})) if is_zgc else 0.0
 
 
 def _allocator(evidence: Evidence) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,21 @@ def test_the_looks_that_saw_more_of_the_growth_decide(answer: Answer) -> None:
     assert answer(case).verdict.kind == "heap"
 
 
+def test_a_java_heap_in_shared_memory_is_managed_and_no_shared_memory_of_the_programs(
+    answer: Answer,
+) -> None:
+    for kept_share, kind in ((0.9, "managed-heap"), (0.0, "shared-memory")):
+        case = allow(Capture(runtime="jvm", seconds=600))
+        case.shared_bytes = case.leak(20 * MIB, 200_003)
+        grown = 200_003 * 600
+        case.mappings = [Mapping("memfd", 20 * MIB, 20 * MIB + grown, anonymous=False)]
+        for seconds, kept in ((0, 4 * MIB), (600, 4 * MIB + kept_share * grown)):
+            told(case, seconds, kept, kept=kept)
+            case.extra[-1] = replace(case.extra[-1], resident_bytes=None)
+        verdict = answer(case).verdict
+        assert (verdict.status, verdict.kind) == ("leak", kind)
+
+
 def test_the_classes_that_grow_are_told_and_the_programs_own_is_advised(answer: Answer) -> None:
     case = java(0.95)
     counted(case, 0, {"byte[]": (1000, 10 * MIB), "app.Session": (10, 1000)})
@@ -119,6 +135,16 @@ def test_a_managed_heap_and_generated_code_are_the_runtimes_part(answer: Answer)
     assert memory.runtime_bytes == 45 * MIB
     assert memory.live_heap_bytes == pytest.approx(8 * MIB, abs=4096)
     assert known_parts(answer(case)) == memory.resident_bytes
+
+
+def test_a_java_heap_in_a_memfd_is_the_runtimes_part_and_not_shared(answer: Answer) -> None:
+    case = allow(Capture(runtime="jvm"))
+    case.shared_bytes = case.constant(40 * MIB)
+    case.mappings = [Mapping("memfd", 36 * MIB, 36 * MIB, anonymous=False)]
+    told(case, 120, 12 * MIB, kept=12 * MIB)
+    case.extra[-1] = replace(case.extra[-1], resident_bytes=None)
+    memory = answer(case).memory
+    assert (memory.runtime_bytes, memory.shared_bytes) == (36 * MIB, 4 * MIB)
 
 
 def test_all_that_a_go_program_without_a_c_library_maps_is_its_runtimes(answer: Answer) -> None:
