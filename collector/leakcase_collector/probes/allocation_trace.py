@@ -82,8 +82,9 @@ class AllocationTraceProbe(Probe):
                 f"where that is more than {1000 * share:.3g} % of its own CPU"
             )
         return (
-            f"at most {100 * share:.3g} % of the CPU that it uses: windows of up to 0.3 s, shorter "
-            "and fewer where it allocates much, as a first one of 0.05 s shows"
+            f"at most {100 * share:.3g} % of the CPU that it uses, or of a quarter of a core where "
+            "that is more: windows of up to 0.3 s, shorter and fewer where it allocates much, as a "
+            "first one of 0.05 s shows"
         )
 
     def begin(self, context: Context, taken_ns: int) -> None:

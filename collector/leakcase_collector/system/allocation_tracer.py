@@ -49,7 +49,8 @@ class AllocationTracer:
     `method` forces one of `METHODS`; else they are tried in that order. With `python` the samples
     carry Python's frames too, once `set_python` said where they are. The probes are taken out
     `most_seconds` after they were put in though nobody asks: we may have been stopped meanwhile;
-    `arm` puts them in again. What it cannot do is an exception of the collector's with its `gap_detail` set.
+    `arm` puts them in again. What it cannot do is an exception of the collector's with its
+    `gap_detail` set.
     """
 
     def __init__(
