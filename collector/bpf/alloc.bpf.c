@@ -257,7 +257,8 @@ static __always_inline struct site *site_of(__u64 key, struct counters *count)
 static __always_inline void insert(__u64 address, const struct block *block,
                                    struct counters *count)
 {
-    long error = bpf_map_update_elem(&live, &address, block, BPF_NOEXIST);
+    /* Before 6.4 the upper half of an answer may be anything. */
+    int error = bpf_map_update_elem(&live, &address, block, BPF_NOEXIST);
     struct block was;
 
     if (error == ERROR_EXISTS) { /* its free was not seen */

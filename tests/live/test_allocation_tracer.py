@@ -161,6 +161,16 @@ def test_stacks_beyond_the_table_or_the_ring_are_counted_as_lost(target: Counted
         assert len(tracer.drain()) == 8 - first
 
 
+def test_an_address_handed_out_again_takes_the_place_of_its_former_block(target: Counted) -> None:
+    with tracing(target, functions=FEW[:1]) as tracer:  # no free is seen
+        tracer.arm()
+        target.tell("churn 10 100")
+        seen = tracer.counters()
+        assert (seen.allocations, seen.reissued, seen.freed_blocks) == (10, 9, 9)
+        assert len(tracer.live()) == 1
+        assert seen.lost_live == 0
+
+
 def test_the_cap_ends_the_counting_of_allocations_and_not_that_of_frees(target: Counted) -> None:
     with tracing(target) as tracer:
         tracer.arm(event_cap=50)

@@ -44,7 +44,8 @@ _FREES = ("free", "munmap")
 
 def points(functions: Any = FUNCTIONS) -> list[EntryPoint]:
     """Entries of this machine's libc, which the program has as well."""
-    libc = ctypes.CDLL(None)
+    # Not CDLL(None): a program that is not position-independent has entries of its own for some.
+    libc = ctypes.CDLL("libc.so.6")
     found = []
     for function, call, registers in functions:
         address = ctypes.cast(getattr(libc, function), ctypes.c_void_p).value

@@ -36,7 +36,7 @@ class RingReader:
             raise refused(error, "map the ring of samples", "bpf") from error
 
     def records(self) -> Iterator[bytes]:
-        """What is complete now; a record's place is given back when the next is asked for."""
+        """What is complete now, as copies."""
         assert self._ours is not None and self._theirs is not None
         (at,) = struct.unpack_from("Q", self._ours)
         (end,) = struct.unpack_from("Q", self._theirs)

@@ -5,7 +5,8 @@
  *     counted THREADS
  *
  * mix N: N operations in each thread at once, on blocks that all of them share; busy: for ever.
- * leak N SIZE: N blocks that are never freed. wrapped N: the same by a function of its own.
+ * leak N SIZE: N blocks that are never freed; churn N SIZE: freed at once. wrapped N: leaked by a
+ * function of its own.
  * deep N: one block at each depth to N. wide: one block, below a frame of 40 KB; hollow: below one
  * of 20 KB that it never writes to.
  * failing: a realloc that cannot succeed. emptied: a realloc to nothing.
@@ -192,6 +193,9 @@ int main(int argc, char **argv)
         } else if (!strcmp(word, "leak")) {
             for (int i = 0; i < first; i++)
                 leak(second);
+        } else if (!strcmp(word, "churn")) {
+            for (int i = 0; i < first; i++)
+                free(leak(second));
         } else if (!strcmp(word, "wrapped")) {
             for (int i = 0; i < first; i++)
                 wrapper(100);
