@@ -13,6 +13,7 @@ from bisect import bisect_right
 from typing import NamedTuple
 
 from leakcase_collector.errors import CollectorError, LimitReached
+from leakcase_collector.system.clock import monotonic_ns
 from leakcase_collector.system.door import System
 from leakcase_collector.system.files import TargetFile
 
@@ -25,9 +26,17 @@ _LOOK_BACK = 8
 _STATUS = re.compile(rb"^(NSpid|Uid):\s*([\d\t ]+)$", re.MULTILINE)
 _LINE = re.compile(rb"([0-9a-fA-F]{1,16}) ([0-9a-fA-F]{1,8}) .")
 #: V8: "LazyCompile:*name path:line:column"; * ~ ^ + tell how it was compiled.
-_V8 = re.compile(r"[A-Z][A-Za-z]*:[*~^+]?(?P<name>\S*) (?P<file>\S.*?):(?P<line>\d+):\d+$")
+_V8 = re.compile(
+    r"[A-Z][A-Za-z]*:[*~^+]?(?P<name>\S*) (?P<file>\S.*?)?:(?P<line>[0-9]{1,9}):[0-9]{1,9}$"
+)
+#: V8 names the code of a regular expression by its text, which is the program's own business.
+_V8_EXPRESSION = "RegExp:"
 #: CPython: "py::name:path".
 _CPYTHON = re.compile(r"py::(?P<name>.+?):(?P<file>[/<].*)$")
+#: Where in a name of unknown form a path begins; "Lcom/example/Cache;::put" has none.
+_PATH = re.compile(r"\W*(?<!\w)/")
+#: Reading a map takes no more than one part in so many of our time.
+_REST_FACTOR = 50
 
 
 class JitName(NamedTuple):
@@ -50,6 +59,7 @@ class JitNames:
         self._system, self._pid = system, pid
         self._file: TargetFile | None = None
         self._size_bytes = -1
+        self._rests_until_ns = 0
         self._starts, self._ends, self._places = array("Q"), array("Q"), array("Q")
 
     def name_of(self, address: int) -> JitName | None:
@@ -69,11 +79,16 @@ class JitNames:
         if latest < 0 or self._file is None:
             return None
         line = self._file.read_at(self._places[latest], _NAME_LIMIT_BYTES).partition(b"\n")[0]
-        text = line.split(b" ", 2)[2].decode("utf-8", "replace")
-        return _told(text, address - self._starts[latest])
+        words = line.split(b" ", 2)
+        if len(words) < 3:
+            return None  # It was written anew since.
+        return _told(words[2].decode("utf-8", "replace"), address - self._starts[latest])
 
     def _has_grown(self) -> bool:
         """Read the map if there is more of it than was read before; whether there was."""
+        started_ns = monotonic_ns()
+        if started_ns < self._rests_until_ns:
+            return False
         try:
             file = self._open()
         except CollectorError:
@@ -85,6 +100,9 @@ class JitNames:
             self._read(file)
         except LimitReached:
             return False
+        finally:
+            now_ns = monotonic_ns()
+            self._rests_until_ns = now_ns + _REST_FACTOR * (now_ns - started_ns)
         return True
 
     def _open(self) -> TargetFile | None:
@@ -118,4 +136,6 @@ def _told(text: str, offset: int) -> JitName:
     match = _CPYTHON.match(text)
     if match:
         return JitName(match["name"], offset, match["file"], None)
-    return JitName(text, offset, None, None)
+    if text.startswith(_V8_EXPRESSION):
+        text = "RegExp"
+    return JitName(_PATH.split(text, 1)[0] or "(anonymous)", offset, None, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 from leakcase_collector.system.door import System
@@ -16,6 +17,10 @@ MAP = """\
 not a line
 7f0000004000 zz broken
 7f0000001080 10 Builtin:Later
+7f0000005000 10 RegExp:^Bearer [a-f0-9]+$
+7f0000005100 10 JS:~ :1:20
+7f0000005200 10 TRACE-5$/srv/acme/pay.php:20
+7f0000005300 10 JS:~f /srv/app/x.js:99999999999999999999999999:1
 """
 
 
@@ -43,6 +48,25 @@ def test_each_piece_of_code_has_its_name_and_where_it_stands(tmp_path: Path) -> 
     assert name_of(0) is None
 
 
+def test_what_a_program_may_hide_in_a_name_is_not_told(tmp_path: Path) -> None:
+    recorded = Recorded(tmp_path)
+    recorded.map.write_text(MAP)
+    name_of = recorded.names.name_of
+    assert name_of(0x7F0000005000) == JitName("RegExp", 0, None, None)
+    assert name_of(0x7F0000005100) == JitName("(anonymous)", 0, None, 1)
+    assert name_of(0x7F0000005200) == JitName("TRACE-5", 0, None, None)
+    huge = name_of(0x7F0000005300)
+    assert huge is not None and huge.line is None and "/" not in huge.name
+
+
+def test_a_map_that_is_written_anew_while_it_is_used_has_no_names(tmp_path: Path) -> None:
+    recorded = Recorded(tmp_path)
+    recorded.map.write_text(MAP)
+    assert recorded.names.name_of(0x7F0000001010) is not None
+    recorded.map.write_text("x" * 4096)
+    assert recorded.names.name_of(0x7F0000001010) is None
+
+
 def test_code_written_over_other_code_is_what_is_there_now(tmp_path: Path) -> None:
     recorded = Recorded(tmp_path)
     recorded.map.write_text(MAP)
@@ -59,6 +83,7 @@ def test_a_map_that_has_grown_is_read_again(tmp_path: Path) -> None:
     assert recorded.names.name_of(0x5000) is not None
     with recorded.map.open("a") as file:
         file.write("6000 10 second\n")
+    time.sleep(0.1)  # it is not read again at once
     second = recorded.names.name_of(0x600F)
     assert second is not None and second.name == "second"
 
