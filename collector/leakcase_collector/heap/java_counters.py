@@ -22,6 +22,8 @@ _PROLOGUE = struct.Struct("=4sBBBBiiqii")
 _ENTRY = struct.Struct("=iiiBBBBi")
 _LIMIT_BYTES = 4 << 20
 _MOST_ENTRIES = 10_000
+#: No memory is larger, and no JVM has run for so many nanoseconds.
+_LARGEST = 1 << 60
 
 
 class JavaCounters(NamedTuple):
@@ -109,7 +111,7 @@ def heap_figures(counters: Mapping[str, int]) -> JavaCounters:
     frequency = counters.get("sun.os.hrt.frequency")
     known = [run for run in runs if run is not None]
     spent = sum(tick for tick in ticks if tick is not None)
-    return JavaCounters(
+    figures = JavaCounters(
         used_bytes=sum(used) if used else None,
         kept_bytes=sum(generations[1]) if generations[1] else None,
         committed_bytes=sum(committed) if committed else None,
@@ -118,6 +120,7 @@ def heap_figures(counters: Mapping[str, int]) -> JavaCounters:
         full_collections=runs[1],
         collection_ns=spent * 1_000_000_000 // frequency if frequency and known else None,
     )
+    return JavaCounters(*(n if n is not None and 0 <= n < _LARGEST else None for n in figures))
 
 
 def _is_used(name: str, generation: int) -> bool:

@@ -164,6 +164,19 @@ Total         20415       20490240
     ]
 
 
+def test_an_answer_that_no_jvm_gives_neither_holds_nor_ends_the_capture() -> None:
+    assert parse_histogram("\n" * (1 << 20)) == []
+    assert parse_histogram(f"1: {'9' * 5000} 1 Session\n1: 2 {'9' * 25} Session\n") == []
+    many = "1: 9999999999999 9999999999999 Session\n" * 100
+    assert parse_histogram(many)[0].objects < 1 << 63
+
+
+def test_counters_that_no_jvm_has_are_none() -> None:
+    spaces = {f"sun.gc.generation.0.space.{n}.used": (1 << 63) - 1 for n in range(8)}
+    figures = heap_figures({**spaces, "sun.gc.metaspace.capacity": -5})
+    assert figures.used_bytes is None and figures.metadata_bytes is None
+
+
 # --- Go -------------------------------------------------------------------------------------------
 
 
