@@ -83,6 +83,23 @@ def answers(pool: ThreadPoolExecutor, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture(scope="module", autouse=True)
+def short(pool: ThreadPoolExecutor, tmp_path_factory: pytest.TempPathFactory) -> Future[Records]:
+    """All of a program's allocations until its end, which comes before the capture's."""
+    case = tmp_path_factory.mktemp("short") / "x.leakcase"
+
+    def capture() -> Records:
+        with runner.start("small-block-leak", 8) as running:
+            done = collect("capture", running.pid, "--duration", "60s", *FULL, "-o", case)
+        assert done.returncode == 4, done.stderr
+        sentences(done.stderr)
+        records, reader = read(case)
+        assert reader.complete
+        return records
+
+    return pool.submit(capture)
+
+
+@pytest.fixture(scope="module", autouse=True)
 def ended(pool: ThreadPoolExecutor, tmp_path_factory: pytest.TempPathFactory) -> Ended:
     folder = tmp_path_factory.mktemp("ended")
     found = {}
@@ -174,6 +191,15 @@ def test_tracing_everything_counts_every_block(answers: Answers) -> None:
     assert told.bytes_held[at] == 211 * told.blocks[at]
     assert told.older_blocks[at] == pytest.approx(told.blocks[at] / 2, rel=0.05)
     assert sum(told.blocks) == window.kept_blocks
+
+
+def test_what_a_short_program_has_not_freed_at_its_end_is_told(short: Future[Records]) -> None:
+    records = short.result()
+    (window,) = (w for w in of_kind(records, TraceWindow) if w.watched == "allocator")
+    (told,) = (o for o in of_kind(records, TraceOutstanding) if o.window == window.window)
+    stacks = functions_of(records)
+    at = [stacks[stack][0] for stack in told.stacks].index("remember_request")
+    assert told.blocks[at] == told.allocations[at] > 1999
 
 
 def test_without_leave_to_read_memory_nothing_is_looked_at_again(answers: Answers) -> None:

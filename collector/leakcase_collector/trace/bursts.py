@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Optional
 
-from leakcase_collector.errors import CollectorError, OverBudget
+from leakcase_collector.errors import CollectorError, OverBudget, TargetGone
 from leakcase_collector.system.clock import (
     NS_PER_SECOND,
     monotonic_ns,
@@ -109,8 +110,9 @@ class Bursts:
         """Undo what is armed, and look once more at everything that is followed."""
         if self._lingering is not None:
             self._settle(self._lingering)
-        for cohort in self._survivors.cohorts:
-            self._look_at(cohort)
+        with suppress(TargetGone):
+            for cohort in self._survivors.cohorts:
+                self._look_at(cohort)
         if self._watch.labels is not None:
             for record in self._watch.labels.records(self._recorder.redactor):
                 self._recorder.emit(record)
@@ -168,11 +170,13 @@ class Bursts:
         self._tell(window)
 
     def _follow(self, window: Window, survivors: Survivors) -> Optional[Cohort]:
+        """None where memory may not be read, or is no more: the window is told all the same."""
         if self._tools.memory is None:
             return None
-        with self._tools.memory() as memory:
+        with suppress(TargetGone), self._tools.memory() as memory:
             reader = self._watch.reader(memory)
             return survivors.follow(window.number, window.ended_ns, window.kept, reader)
+        return None
 
     def _tell(self, window: Window) -> None:
         tools, emit = self._tools, self._recorder.emit

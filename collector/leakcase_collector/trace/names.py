@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Optional
 
+from leakcase_collector.errors import CollectorError, TargetGone
 from leakcase_collector.system.door import System
 from leakcase_collector.unwind.modules import CodeModule
 
@@ -26,9 +28,16 @@ class Names:
         back = 1 if place.after_call else 0  # What follows a call may be another function's.
         address = place.address - back
         if place.code == "jit":
-            made = self._jit.name_of(address)
-            return None if made is None else (made.name, made.offset + back)
-        found = None
-        if module is not None and module.elf is not None:
+            with suppress(CollectorError):
+                made = self._jit.name_of(address)
+                return None if made is None else (made.name, made.offset + back)
+            return None
+        if module is None or module.elf is None:
+            return None
+        try:
+            found = self._functions.name_of(module.elf, address)
+        except TargetGone:
+            # Its root went with it, and what was there of symbols; the files that we hold are left.
+            self._functions = FunctionNames()
             found = self._functions.name_of(module.elf, address)
         return None if found is None else (found.name, found.offset + back)
