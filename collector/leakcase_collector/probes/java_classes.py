@@ -22,10 +22,8 @@ _NOT_TRACKED = "not enabled"
 # Measured: a safepoint, and the walk over a page of the heap within it.
 _STOP_NS, _PAGE_NS = 20 * NS_PER_MS, 4_000
 _CPU_NS = 30 * NS_PER_MS
-# No part may match the end of a line, nor more digits than any figure has: the text is the target's.
-_ROW = re.compile(
-    r"^[ \t]*[0-9]+:[ \t]+([0-9]{1,13})[ \t]+([0-9]{1,13})[ \t]+(\S+)", re.MULTILINE
-)
+# The target's text: no part may match the end of a line, nor more digits than any figure has.
+_ROW = re.compile(r"^[ \t]*[0-9]+:[ \t]+([0-9]{1,13})[ \t]+([0-9]{1,13})[ \t]+(\S+)", re.MULTILINE)
 _PURPOSE = re.compile(
     r"^-[ \t]+(\S.*?) \(reserved=([0-9]{1,13})KB, committed=([0-9]{1,13})KB", re.MULTILINE
 )
