@@ -73,7 +73,7 @@ class Bursts:
         """
         try:
             return self._step(now_ns)
-        except CollectorError:
+        except Exception:
             self._lingering = None
             self._schedule.give_up()
             self._watch.tracer.detach()
@@ -116,7 +116,8 @@ class Bursts:
         if self._watch.labels is not None:
             for record in self._watch.labels.records(self._recorder.redactor):
                 self._recorder.emit(record)
-        if self._windows <= 1:
+        # Objects are made so often that a first window of them is mostly the only one.
+        if self._windows <= (1 if self._watch.kind == "allocator" else 0):
             self._recorder.gap(
                 OverBudget(
                     "allocations were watched for a moment only: the program calls its allocator "
