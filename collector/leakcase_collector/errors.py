@@ -55,6 +55,12 @@ class LimitReached(CollectorError):
     gap_reason = "over-limit"
 
 
+class Malformed(CollectorError):
+    """What the target or the kernel says cannot be so: what reads it did not see that coming."""
+
+    gap_reason = "malformed"
+
+
 class OverBudget(CollectorError):
     """It could be had, at a price that the options of this capture do not allow."""
 

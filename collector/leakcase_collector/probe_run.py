@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Callable, Optional, Protocol
 
@@ -10,6 +11,7 @@ from leakcase_bundle.records import Cost, Gap, Loss
 
 from .errors import (
     CollectorError,
+    Malformed,
     NotPermitted,
     NotSupported,
     OutputError,
@@ -140,7 +142,10 @@ class ProbeRun:
             self.prediction = self.probe.predict(self)
 
     def call(self, step: Callable[[Any, int], None], taken_ns: int) -> int:
-        """Run one step of the probe, measured; returns its wall time. TargetGone passes."""
+        """Run one step of the probe, measured; returns its wall time. TargetGone passes.
+
+        A probe that what it reads leads astray costs its own figures, never the capture.
+        """
         cpu, wall = thread_cpu_ns(), monotonic_ns()
         try:
             # What holds the target up must not be last in line.
@@ -150,6 +155,8 @@ class ProbeRun:
             raise
         except CollectorError as error:
             self.gap(error)
+        except (ArithmeticError, LookupError, ValueError, struct.error) as error:
+            self.gap(_led_astray(self.probe, error))
         finally:
             spent = monotonic_ns() - wall
             self.runs += 1
@@ -157,3 +164,16 @@ class ProbeRun:
             self.wall_ns += spent
             self.longest_wall_ns = max(self.longest_wall_ns, spent)
         return spent
+
+
+def _led_astray(probe: Probe, error: Exception) -> Malformed:
+    """Without the error's own words, which may hold what was read."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    code = None if trace is None else trace.tb_frame.f_code
+    place = "" if code is None or trace is None else f" in {code.co_name}, line {trace.tb_lineno}"
+    return Malformed(
+        f"{probe.name} met what it does not understand ({type(error).__name__}{place}). Please "
+        f"report this sentence; --without {probe.name} captures the rest."
+    )

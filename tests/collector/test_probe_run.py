@@ -1,0 +1,56 @@
+"""What a probe's mishaps cost the capture: its own figures, and no more."""
+
+from __future__ import annotations
+
+import struct
+from types import SimpleNamespace
+from typing import Any, Callable
+
+import pytest
+
+from leakcase_bundle.records import Gap
+from leakcase_collector.errors import TargetGone
+from leakcase_collector.probe_run import ProbeRun
+from leakcase_collector.probes.base import Cadence, Probe
+
+
+class Reader(Probe):
+    """A probe that reads the target's words."""
+
+    name = "status"
+    level = "observe"
+    cadence = Cadence.TICK
+    reads = "what the target says"
+
+
+def _run(step: Callable[[], object]) -> list[tuple[Any, str]]:
+    records: list[Any] = []
+    session: Any = SimpleNamespace(gaps=[], case=SimpleNamespace(add=records.append))
+    run = ProbeRun(Reader(), session)
+    run.call(lambda context, taken_ns: step(), 1)  # type: ignore[arg-type]
+    assert run.runs == 1
+    assert records == [gap for gap, _ in session.gaps]
+    found: list[tuple[Any, str]] = session.gaps
+    return found
+
+
+@pytest.mark.parametrize(
+    "step", [lambda: [][1], lambda: int("x" * 20), lambda: 1 // 0, lambda: struct.unpack("Q", b"")]
+)
+def test_what_no_parser_expects_costs_one_probes_figures(step: Callable[[], object]) -> None:
+    ((gap, sentence),) = _run(step)
+    assert isinstance(gap, Gap) and gap.reason == "malformed"
+    assert "--without status" in sentence
+
+
+def test_the_sentence_holds_nothing_of_what_was_read() -> None:
+    ((_, sentence),) = _run(lambda: int("hunter2"))
+    assert "hunter2" not in sentence and "ValueError" in sentence
+
+
+def test_the_targets_end_is_not_taken_for_a_mishap() -> None:
+    def step() -> None:
+        raise TargetGone("process 7 has ended.")
+
+    with pytest.raises(TargetGone):
+        _run(step)
