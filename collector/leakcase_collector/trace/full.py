@@ -60,7 +60,11 @@ class Full:
         self._window = Window(number, plan, started_ns, before, {}, cpu_ns, attach_ns=attach_ns)
         self._judged_ns, self._judged, self._judged_cpu_ns = started_ns, before, cpu_ns
         if complaint is not None:
-            self._take_first_stacks()
+            try:
+                self._take_first_stacks()
+            except Exception:
+                tracer.detach()  # Nobody would judge what it costs.
+                raise
 
     def _take_first_stacks(self) -> None:
         """At first every stack is new, and the room for their copies is that of some hundreds."""
@@ -75,13 +79,14 @@ class Full:
     def step(self, now_ns: int) -> bool:
         """Unwind what is new; stop where the target loses too much. Never takes a beat's time."""
         window = self._window
+        # First, so that no stack that cannot be unwound keeps it from being done.
+        if not window.ended_ns and now_ns - self._judged_ns >= _JUDGED_NS:
+            self._judge(now_ns)
         if window.ended_ns:
             return False
         self._drain()
         if not self._has_told_rates and now_ns - window.started_ns >= _RATES_NS:
             self._tell_rates()
-        if now_ns - self._judged_ns >= _JUDGED_NS:
-            self._judge(now_ns)
         return False
 
     def _drain(self) -> None:
