@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Optional
 
-from leakcase_collector.errors import CollectorError, OverBudget, TargetGone
+from leakcase_collector.errors import OverBudget, TargetGone
 from leakcase_collector.system.clock import (
     NS_PER_SECOND,
     monotonic_ns,
