@@ -186,7 +186,7 @@ def compare(program: str, method: str, threads: int, operations: int) -> dict[st
             "outstanding": sum(site.allocations - site.freed for site in sites.values()),
             "outstanding_bytes": sum(s.allocated_bytes - s.freed_bytes for s in sites.values()),
             "sites": len(sites),
-            "samples": len(samples),
+            "samples": len({sample.key for sample in samples}),
             "armed_ns": armed_ns,
             "detach_ns": tracer.detach_ns,
         }

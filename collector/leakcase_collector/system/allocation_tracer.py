@@ -252,7 +252,10 @@ class AllocationTracer:
     # What was counted
 
     def drain(self, limit: Optional[int] = None) -> list[StackSample]:
-        """The samples since the last call, `limit` at most; each key is sampled once."""
+        """The samples since the last call, `limit` at most.
+
+        Each key is sampled once, or twice where two threads met it at one moment.
+        """
         assert self._ring is not None
         found = []
         for record in self._ring.records():
@@ -267,10 +270,7 @@ class AllocationTracer:
         While the target is watched, one may come twice, or not at all if it is this moment's.
         """
         for keys, values in self._maps["live"].batches():
-            for (address,), (key, size, time_ns, tid, call) in zip(
-                layout.ADDRESS.iter_unpack(keys), layout.BLOCK.iter_unpack(values)
-            ):
-                yield LiveBlock(address, key, size, time_ns, tid, layout.CALLS[call])
+            yield from layout.unpack_blocks(keys, values)
 
     def live(self) -> list[LiveBlock]:
         """As `each_live`, each block once."""
@@ -295,10 +295,7 @@ class AllocationTracer:
         """Sums by key since the tracer was made."""
         found = {}
         for keys, values in self._maps["sites"].batches():
-            for (key,), counts in zip(
-                layout.ADDRESS.iter_unpack(keys), layout.SITE.iter_unpack(values)
-            ):
-                found[key] = SiteCounts(*counts[:4])
+            found.update(layout.unpack_sites(keys, values))
         return found
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Optional
 
 from leakcase_collector.system.entry_point import EntryPoint
@@ -167,6 +167,20 @@ def merge_ranges(ranges: Iterable[tuple[int, int]], most: int) -> list[tuple[int
         at = min(range(len(merged) - 1), key=lambda i: merged[i + 1][0] - merged[i][1])
         merged[at : at + 2] = [(merged[at][0], merged[at + 1][1])]
     return merged
+
+
+def unpack_blocks(keys: bytes, values: bytes) -> Iterator[LiveBlock]:
+    """Of the map `live`, keys in a row and values in a row."""
+    for (address,), (key, size, time_ns, tid, call) in zip(
+        ADDRESS.iter_unpack(keys), BLOCK.iter_unpack(values)
+    ):
+        yield LiveBlock(address, key, size, time_ns, tid, CALLS[call])
+
+
+def unpack_sites(keys: bytes, values: bytes) -> Iterator[tuple[int, SiteCounts]]:
+    """Of the map `sites`, likewise."""
+    for (key,), counts in zip(ADDRESS.iter_unpack(keys), SITE.iter_unpack(values)):
+        yield key, SiteCounts(*counts[:4])
 
 
 def unpack_sample(record: bytes) -> StackSample:
