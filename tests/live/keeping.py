@@ -161,3 +161,10 @@ def in_pid_namespace(folder: Path) -> Iterator[Keeping]:
     """Process 1 of its own, where /proc shows no other."""
     with running([*APART, "--mount-proc", built(folder)], below=1) as one:
         yield one
+
+
+@contextmanager
+def in_user_namespace(folder: Path) -> Iterator[Keeping]:
+    """Root there, and nobody's outside, as in a container without root."""
+    with running(["unshare", "--user", "--map-root-user", built(folder)]) as one:
+        yield one

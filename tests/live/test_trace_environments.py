@@ -25,6 +25,7 @@ from tests.live.processes import HERE, CannotServe
 pytestmark = [pytest.mark.live, needs_root]
 
 AT_ONCE = 6
+OPTIONS = ("--trace", "bursts", "--allow", "read-memory,trace", "--max-slowdown", "20%")
 _DENIED = (sys.executable, "-I", str(HERE / "denied.py"))
 _WITHOUT_TRACEFS = """
 for place in /sys/kernel/tracing /sys/kernel/debug/tracing; do
@@ -33,6 +34,7 @@ for place in /sys/kernel/tracing /sys/kernel/debug/tracing; do
 done
 exec "$@"
 """
+_WITHOUT_SYS = 'mount -t tmpfs none /sys && exec "$@"'
 
 
 def lacking(*capabilities: str) -> tuple[str, ...]:
@@ -54,7 +56,8 @@ def nobody(*capabilities: str) -> tuple[str, ...]:
 class Environment:
     """A program, and how the collector is started; `refusal`: reason and detail of its one Gap.
 
-    said: words of the one sentence. pid: as the collector sees the program.
+    said: words of the one sentence. enter: namespaces of the program's that the collector is in.
+    pid: as it sees the program there.
     """
 
     name: str
@@ -63,6 +66,7 @@ class Environment:
     refusal: tuple[str, str] | None = None
     said: str = ""
     pid: int | None = None
+    enter: Sequence[str] = ()
     is_nobody: bool = False
 
 
@@ -71,6 +75,7 @@ WORKING = (
     Environment(
         "no-tracefs", prefix=("unshare", "--mount", "sh", "-c", _WITHOUT_TRACEFS, "without")
     ),
+    Environment("no-sys", prefix=("unshare", "--mount", "sh", "-c", _WITHOUT_SYS, "without")),
     Environment("no-perf-events", prefix=(*_DENIED, "EPERM", "perf_event_open")),
     Environment(
         "own-user-two-capabilities", keeping.of_nobody, nobody("bpf", "perfmon"), is_nobody=True
@@ -83,7 +88,10 @@ WORKING = (
     Environment("musl-static", partial(keeping.by_musl, static=True)),
     Environment("glibc-static", keeping.static),
     Environment("container", keeping.in_container),
-    Environment("within-its-pid-namespace", keeping.in_pid_namespace, pid=1),
+    Environment("user-namespace", keeping.in_user_namespace),
+    Environment(
+        "within-its-pid-namespace", keeping.in_pid_namespace, enter=("--pid", "--mount"), pid=1
+    ),
 )
 REFUSED = (
     Environment(
@@ -93,6 +101,10 @@ REFUSED = (
     Environment(
         "root-without-capabilities", keeping.plain, lacking("bpf", "perfmon", "sys_admin"),
         ("not-permitted", "bpf"), "it needs CAP_BPF and CAP_PERFMON",
+    ),
+    Environment(
+        "within-its-user-namespace", keeping.in_user_namespace, (), ("not-permitted", "bpf"),
+        "a container's user namespace or a security module may be why", enter=("--user",),
     ),
     Environment(
         "bpf-denied", keeping.plain, (*_DENIED, "EPERM", "bpf"), ("not-permitted", "bpf"),
@@ -151,7 +163,7 @@ def _look(environment: Environment, folder: Path, collector: Path) -> Seen | str
     case = folder / "x.leakcase"
     folder.chmod(0o777)
     seconds = 2 if environment.refusal else 4
-    options = ["--trace", "bursts", "--allow", "read-memory,trace", "--max-slowdown", "20%"]
+    options = [*OPTIONS, "--without", "heap-census,heap-labels,python-types,managed-heap"]
     is_nobody = environment.is_nobody
     try:
         with environment.start(folder) as target:
@@ -175,9 +187,9 @@ def _look(environment: Environment, folder: Path, collector: Path) -> Seen | str
 
 
 def _inside(environment: Environment, pid: int) -> Sequence[str]:
-    if environment.pid is None:
+    if not environment.enter:
         return ()
-    return ("nsenter", "--target", str(pid), "--pid", "--mount")
+    return ("nsenter", "--target", str(pid), "--preserve-credentials", *environment.enter)
 
 
 Looks = dict[str, Callable[[], Seen]]

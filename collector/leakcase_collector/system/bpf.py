@@ -137,7 +137,7 @@ class BpfMap:
         self.shape = shape
         self._value_bytes = shape.value_bytes
         if shape.type == MAP_TYPE_PERCPU_ARRAY:
-            self._value_bytes = (shape.value_bytes + 7) // 8 * 8 * possible_cpus()
+            self._value_bytes = (shape.value_bytes + 7) // 8 * 8 * cpu_slots()
         self.fd = _create_map(name, shape)
         self._key = ctypes.create_string_buffer(max(1, shape.key_bytes))
         self._value = ctypes.create_string_buffer(max(1, self._value_bytes))
@@ -298,7 +298,12 @@ def missed_runs(program_fd: int) -> int:
     return 0
 
 
-def possible_cpus() -> int:
-    """How many CPUs the kernel provides for; a per-CPU map has a value for each."""
-    with open("/sys/devices/system/cpu/possible", encoding="ascii") as file:
-        return int(file.read().strip().replace(",", "-").rpartition("-")[2]) + 1
+def cpu_slots() -> int:
+    """At least as many as CPUs that the kernel provides for: a per-CPU map has a value for each.
+
+    From how wide it prints a mask of them (cpumask_pr_args, nr_cpu_ids), as a container may lack
+    /sys. What is beyond stays 0.
+    """
+    with open("/proc/self/status", encoding="utf-8", errors="replace") as file:
+        (mask,) = (line.split()[1] for line in file if line.startswith("Cpus_allowed:"))
+    return 4 * len(mask.replace(",", ""))
