@@ -293,7 +293,7 @@ class AllocationTracer:
 
     def sites(self) -> dict[int, SiteCounts]:
         """Sums by key since the tracer was made."""
-        found = {}
+        found: dict[int, SiteCounts] = {}
         for keys, values in self._maps["sites"].batches():
             found.update(layout.unpack_sites(keys, values))
         return found
