@@ -61,12 +61,10 @@ class HeldApart:
 
     @property
     def has_ended(self) -> bool:
-        """Whether it was undone without our asking: its time was up, or it was killed."""
-        try:
-            flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
-            return os.waitid(os.P_PID, self._pid, flags) is not None
-        except ChildProcessError:
-            return True
+        """Whether it is being undone without our asking: its time is up, or it was killed."""
+        poll = select.poll()
+        poll.register(self._release_fd, 0)
+        return any(event & select.POLLERR for _, event in poll.poll(0))
 
     def release(self) -> None:
         """Returns when all is undone; a second call does nothing."""
@@ -126,6 +124,7 @@ def _hold(
                 with suppress(OSError):
                     os.close(fd)
             select.select([wait_fd], [], [], most_seconds)
+            os.close(wait_fd)  # tells that it is being undone
     finally:
         os._exit(0)
 
