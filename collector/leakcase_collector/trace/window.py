@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Optional
 
 from leakcase_collector.system.clock import NS_PER_MS, monotonic_ns, process_cpu_ns
 
-from .schedule import Prices, WindowPlan
+from .schedule import FREES, Prices, WindowPlan
 from .stacks import StackTable
 from .survivors import LiveBlock
 
@@ -46,6 +46,8 @@ class Window:
     own_cpu_ns: int = 0
     target_cpu_ns: Optional[int] = None
     after: Optional[TracerCounters] = None
+    #: Of each word, while allocations were counted; None: as long as `after` is.
+    frees: Optional[Mapping[str, int]] = None
     sites_after: Mapping[int, SiteCounts] = field(default_factory=dict)
     kept: tuple[LiveBlock, ...] = ()
     #: Of blocks that were kept, those whose stack is not known.
@@ -62,7 +64,7 @@ class Window:
     def calls(self) -> dict[str, int]:
         """Of each word, in this window."""
         assert self.after is not None
-        return calls_between(self.before, self.after)
+        return {**calls_between(self.before, self.after), **(self.frees or {})}
 
 
 def calls_between(before: TracerCounters, after: TracerCounters) -> dict[str, int]:
@@ -84,15 +86,13 @@ def open_window(
     held = _watch(tracer, table, window, prices)
     window.ended_ns = monotonic_ns()
     cpu_ns = process_cpu_ns(pid)
-    frees = tracer.counters().frees
+    seen = tracer.counters()
     tracer.stop_allocations()
     window.after = tracer.counters()
     # Until the last of them is taken out, calls are still watched in vain: as many as frees.
-    window.vain_calls = window.after.frees - frees
+    window.vain_calls = window.after.frees - seen.frees
     window.sites_after = tracer.sites()
-    if window.after.is_capped and window.after.last_ns is not None:
-        window.vain_calls += _missed(window)
-        window.ended_ns = min(window.ended_ns, window.after.last_ns)
+    _fit_to_allocations(window, seen)
     if cpu_ns is not None and window.cpu_before_ns is not None:
         window.target_cpu_ns = cpu_ns - window.cpu_before_ns
     table.learn(held)
@@ -101,8 +101,24 @@ def open_window(
     return window
 
 
+def _fit_to_allocations(window: Window, seen: TracerCounters) -> None:
+    """Frees are watched for longer than allocations: count those of the same time. `seen` is of
+    `ended_ns`, when nothing was taken out yet."""
+    assert window.after is not None
+    frees = {call: n for call, n in calls_between(window.before, seen).items() if call in FREES}
+    first_ns, last_ns = window.after.first_ns, window.after.last_ns
+    if first_ns is not None:
+        # They are counted before we are told so; we may have to wait for a CPU then.
+        window.started_ns = min(window.started_ns, first_ns)
+    if window.after.is_capped and last_ns is not None:
+        window.vain_calls = _missed(window)
+        watched_ns, window.ended_ns = window.watched_ns, min(window.ended_ns, last_ns)
+        frees = {call: n * window.watched_ns // watched_ns for call, n in frees.items()}
+    window.frees = {call: frees.get(call, 0) for call in window.calls() if call in FREES}
+
+
 def _missed(window: Window) -> int:
-    """Allocations between the one that met the limit and our noticing: about one for each free."""
+    """Allocations from the one that met the limit on: about one for each free."""
     assert window.after is not None
     before, after = window.before, window.after
     return max((after.frees - before.frees) - (after.allocations - before.allocations), 0)
