@@ -19,6 +19,7 @@ from .errors import (
 )
 from .probes.base import Prediction, Probe
 from .system.clock import monotonic_ns, thread_cpu_ns
+from .system.os_errors import translated
 from .system.priority import in_a_hurry
 
 if TYPE_CHECKING:
@@ -155,6 +156,8 @@ class ProbeRun:
             raise
         except CollectorError as error:
             self.gap(error)
+        except OSError as error:
+            self.gap(_refused(self.probe, error))
         except (ArithmeticError, LookupError, ValueError, struct.error) as error:
             self.gap(_led_astray(self.probe, error))
         finally:
@@ -164,6 +167,15 @@ class ProbeRun:
             self.wall_ns += spent
             self.longest_wall_ns = max(self.longest_wall_ns, spent)
         return spent
+
+
+def _refused(probe: Probe, error: OSError) -> CollectorError:
+    """For what the probe took for granted, as that a pipe can be had. Raises TargetGone."""
+    met = translated(error, str(error.filename or f"all that {probe.name} needs"))
+    met.__cause__ = error
+    if isinstance(met, TargetGone):
+        raise met
+    return met
 
 
 def _led_astray(probe: Probe, error: Exception) -> Malformed:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import struct
 from types import SimpleNamespace
 from typing import Any, Callable
@@ -46,6 +48,25 @@ def test_what_no_parser_expects_costs_one_probes_figures(step: Callable[[], obje
 def test_the_sentence_holds_nothing_of_what_was_read() -> None:
     ((_, sentence),) = _run(lambda: int("hunter2"))
     assert "hunter2" not in sentence and "ValueError" in sentence
+
+
+@pytest.mark.parametrize(
+    ("number", "reason", "words"),
+    [
+        (errno.EMFILE, "over-limit", "all that status needs: a limit of this host is used up"),
+        (errno.EACCES, "not-permitted", "the kernel refused"),
+        (errno.EIO, "failed", "Input/output error"),
+    ],
+)
+def test_what_the_system_refuses_where_a_probe_counted_on_it_is_a_gap(
+    number: int, reason: str, words: str
+) -> None:
+    def step() -> None:
+        raise OSError(number, os.strerror(number))
+
+    ((gap, sentence),) = _run(step)
+    assert (gap.reason, gap.errno) == (reason, number)
+    assert words in sentence
 
 
 def test_the_targets_end_is_not_taken_for_a_mishap() -> None:

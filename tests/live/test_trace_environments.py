@@ -115,6 +115,10 @@ REFUSED = (
         "this kernel does not offer it",
     ),
     Environment(
+        "few-descriptors", keeping.plain, ("prlimit", "--nofile=39"), ("over-limit", "bpf"),
+        "a limit of this host is used up (Too many open files)",
+    ),
+    Environment(
         "not-dumpable-and-no-ptrace", keeping.private, lacking("sys_ptrace"),
         ("not-permitted", "elf"), "may lack CAP_SYS_PTRACE",
     ),

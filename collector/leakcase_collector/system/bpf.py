@@ -29,6 +29,8 @@ ATTACH_PERF, ATTACH_UPROBE_MULTI, ATTACH_UPROBE_SESSION = 0, 48, 57
 _MULTI_IS_RETURN = 1
 _BATCH_ENTRIES = 4096
 _LOG_BYTES = 1 << 20
+#: What refuses any program, whatever it does.
+_NOT_OF_THE_VERIFIER = (errno.EPERM, errno.ENOSYS, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -242,7 +244,7 @@ def load_program(name: str, instructions: bytes, licence: bytes, attach_type: in
     try:
         return _bpf(_PROGRAM_LOAD, load)
     except OSError as error:
-        if error.errno in (errno.EPERM, errno.ENOSYS):
+        if error.errno in _NOT_OF_THE_VERIFIER:
             raise refused(error, "load a BPF program", "bpf") from error
         raise with_detail(
             NotSupported(
