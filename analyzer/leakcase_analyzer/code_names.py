@@ -62,8 +62,10 @@ _KNOWN_WRAPPERS = re.compile(
 #: Whoever passes requests on does so for this many callers; with fewer it is where to look.
 _LEAST_CALLERS = 3
 _COMMON_PYTHON_FILES = re.compile(
-    r"(?:/usr(?:/local)?/lib(?:64)?/(?:python|pypy)|<|.*/(?:site|dist)-packages(?:/|\Z))"
+    r"(?:/usr(?:/local)?/lib(?:64)?/(?:python|pypy)|frozen:|.*/(?:site|dist)-packages(?:/|\Z))"
 )
+#: Of libraries that are compiled into whoever uses them.
+_COMMON_SOURCES = re.compile(r"/usr/(?:local/)?include/|/usr/lib/gcc|/rustc/|.*/include/c\+\+/")
 _COMMON_PYTHON_FUNCTIONS = frozenset(
     """_find_and_load _find_and_load_unlocked _load_unlocked _call_with_frames_removed exec_module
     get_code get_data _compile_bytecode _run_code _run_module_as_main""".split()
@@ -88,12 +90,16 @@ def _part(code: str, module: str | None, function: str | None, file: str | None)
         return "common"
     if code == "python":
         known = file is not None and _COMMON_PYTHON_FILES.match(file)
-        named = file is None and function in _COMMON_PYTHON_FUNCTIONS
+        # What a program compiles itself has a name of its making for a file: a pseudonym.
+        is_known = file is not None and not file.startswith("<")
+        named = not is_known and function in _COMMON_PYTHON_FUNCTIONS
         return "common" if known or named else "own"
     if module is not None and _COMMON_MODULES.match(basename(module)):
         return "common"
     if function is None:
         return "own" if module is not None or code == "jit" else "common"
+    if file is not None and _COMMON_SOURCES.match(file):
+        return "common"
     return "common" if _COMMON_FUNCTIONS.match(function) else "own"
 
 

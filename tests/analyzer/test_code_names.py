@@ -52,3 +52,11 @@ def test_code_without_a_name_is_named_after_its_callers_but_not_after_what_it_ca
     found = responsible(Stack(tuple(frames)))
     assert found is not None
     assert place(found) == named
+
+
+def test_what_a_program_compiled_from_a_text_is_its_own_and_frozen_modules_are_pythons() -> None:
+    own = Frame("python", function="keep", file="<file:1>")
+    loader = Frame("python", function="_find_and_load", file="<file:2>")
+    joining = Frame("python", function="join", file="frozen:posixpath")
+    serving = Frame("python", function="serve", file="/srv/<dir:1>/app.py")
+    assert responsible(Stack((joining, loader, own, serving))) == own

@@ -26,7 +26,10 @@ class CodeFrame:
         "From the symbols on the host; absent where it has none for this place.", default=None
     )
     function_offset: Optional[int] = says("Bytes from the function's start.", default=None)
-    file: Optional[PathToken] = says("The source file, where it is known.", default=None)
+    file: Optional[PathToken] = says(
+        "The source file, where it is known; `frozen:NAME` is a module within the interpreter.",
+        default=None,
+    )
     line: Optional[int] = None
 
 

@@ -6,16 +6,24 @@ calls: what is unwound alike is one. Raw copies stay in this file no longer than
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional, Protocol
 
 from leakcase_bundle.records import CodeFrame, CodeStack
+from leakcase_bundle.strings import PathToken
 from leakcase_collector.unwind.modules import CodeModule
 from leakcase_collector.unwind.unwinder import Frame, Unwinder, UnwoundStack
 
 if TYPE_CHECKING:
     from leakcase_collector.redact import Redactor
 
+#: What a compiler reads.
+_SOURCE = re.compile(
+    r"\.(?:py|pyw|pyx|pxd|pxi|[cm]?js|jsx|[cm]?ts|tsx|jl|lua|rb|php|java|kts?|scala|clj|groovy|cs|fs)$"
+)
+#: CPython's names of its own modules (Python/frozen.c), all of letters.
+_FROZEN = re.compile(r"<frozen ([A-Za-z0-9_.]{1,64})>\Z")
 #: True stacks that are told apart in one capture; a server has some hundreds.
 STACKS_MAX = 4096
 
@@ -217,11 +225,20 @@ class StackTable:
                 place.address if place.path is not None else None,
                 symbol,
                 None if symbol is None else offset,
-                None if place.file is None else redactor.path(place.file, is_module=True),
+                None if place.file is None else _source(place.file, redactor),
                 place.line,
             )
         )
         return number
+
+
+def _source(file: str, redactor: Redactor) -> PathToken:
+    """A source file's own name stays, as a module's does; of what is none, nothing: a program may
+    compile text under any name. Modules within the interpreter are `frozen:os`."""
+    frozen = _FROZEN.match(file)
+    if frozen:
+        return redactor.path(f"frozen:{frozen[1]}", is_module=True)
+    return redactor.path(file, is_module=_SOURCE.search(file) is not None)
 
 
 def sums(keyed: Mapping[int, Sequence[int]], table: StackTable) -> tuple[dict[int, list[int]], int]:

@@ -138,3 +138,33 @@ def test_figures_of_keys_are_summed_by_stack_and_those_without_one_are_lost() ->
     found, lost = sums({10: (1, 100), 11: (2, 200), 12: (4, 400), 13: (8, 800)}, made)
     assert found == {0: [3, 300], 1: [4, 400]}
     assert lost == 8
+
+
+@pytest.mark.parametrize(
+    ("file", "told"),
+    [
+        ("/srv/acme/orders.py", "/srv/<dir:1>/orders.py"),
+        ("<frozen importlib._bootstrap>", "frozen:importlib._bootstrap"),
+        ("a customer's token", "<file:1>"),
+        ("hunter2token", "<file:1>"),  # compile(text, "hunter2token", "exec")
+        ("<string>", "<file:1>"),
+        ("main.py", "main.py"),
+    ],
+)
+def test_a_source_files_name_stays_and_a_text_that_a_program_compiled_has_none(
+    file: str, told: str
+) -> None:
+    class Weaves:
+        def weave(self, frames: object, sample: object, name_of: object) -> list[Place]:
+            return [Place("python", None, None, None, "serve", file, 7)]
+
+    copies = [Copied(1, (3, 1))]
+    made = StackTable(
+        Unwinds(copies),  # type: ignore[arg-type]
+        Names(),
+        Redactor(),
+        Weaves(),
+    )
+    made.learn(copies)
+    (frame,) = [one for one in made.records([0]) if isinstance(one, CodeFrame)]
+    assert frame.file == told and frame.file.is_well_formed()
