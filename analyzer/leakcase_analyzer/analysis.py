@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import BinaryIO
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, BinaryIO
 
 from leakcase_analyzer.action import Action
 from leakcase_analyzer.actions import actions
@@ -33,6 +33,9 @@ from leakcase_analyzer.heap_reasons import growing_sizes
 from leakcase_analyzer.kinds import first_of_type, of_type
 from leakcase_analyzer.memory import MemorySplit, split
 from leakcase_analyzer.verdict import Verdict, weigh
+
+if TYPE_CHECKING:
+    from leakcase_analyzer.symbols.debug_files import DebugFiles
 
 
 @dataclass(frozen=True)
@@ -70,9 +73,19 @@ class Analysis:
     actions: tuple[Action, ...]
 
 
-def analyze(file: BinaryIO) -> Analysis:
-    """Read and judge an open case. Raises NotACase, NewerFormat or CodecMissing."""
-    return judge_evidence(read_evidence(file))
+def analyze(file: BinaryIO, debug_files: DebugFiles | None = None) -> Analysis:
+    """Read and judge an open case. Raises NotACase, NewerFormat or CodecMissing.
+
+    With `debug_files` native code is named by lines; else nothing but the case is looked at.
+    """
+    evidence = read_evidence(file)
+    if debug_files is not None and evidence.tracing.windows:
+        from leakcase_analyzer.symbols.source_lines import with_source_lines
+        from leakcase_analyzer.symbols.symbolizers import find_symbolizer
+
+        told = with_source_lines(evidence.tracing, debug_files, find_symbolizer)
+        evidence = replace(evidence, tracing=told)
+    return judge_evidence(evidence)
 
 
 def judge_evidence(evidence: Evidence) -> Analysis:

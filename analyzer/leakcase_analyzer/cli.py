@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from leakcase_analyzer import case_commands, compare_command, export_command
+from leakcase_analyzer.debug_option import DebugInfo
 from leakcase_analyzer.errors import AnalyzerError, UsageProblem
 
 if TYPE_CHECKING:
@@ -67,10 +68,15 @@ def _common(
 
 
 @app.command("analyze")
-def analyze_command(case: CasePath, as_json: AsJson = False, fail_on: FailOn = None) -> None:
+def analyze_command(
+    case: CasePath,
+    as_json: AsJson = False,
+    fail_on: FailOn = None,
+    debug_info: DebugInfo = None,
+) -> None:
     """Say whether it leaks: what, how fast, how sure."""
     matched = _statuses(fail_on)
-    analysis = _analysis(case)
+    analysis = _analysis(case, debug_info)
     _print_answer(analysis, as_json)
     if analysis.verdict.status in matched:
         raise typer.Exit(EXIT_MATCHED)
@@ -92,6 +98,7 @@ def report_command(
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+    debug_info: DebugInfo = None,
 ) -> None:
     """Write a report that fits a bug ticket."""
     from leakcase_analyzer.files import print_result, write_report
@@ -101,7 +108,7 @@ def report_command(
         raise UsageProblem(
             f"--format {format_}: there is no such format; the formats are {', '.join(FORMATS)}."
         )
-    analysis = _analysis(case)
+    analysis = _analysis(case, debug_info)
     if format_ == "json":
         from leakcase_analyzer.report.json_report import json_text
 
@@ -152,12 +159,14 @@ export_command.register(app)
 compare_command.register(app)
 
 
-def _analysis(case: Path) -> Analysis:
+def _analysis(case: Path, debug_info: Sequence[Path] | None = None) -> Analysis:
     from leakcase_analyzer.analysis import analyze
     from leakcase_analyzer.files import open_case
+    from leakcase_analyzer.symbols.debug_files import DebugFiles
 
+    debug_files = DebugFiles(debug_info or ())
     with open_case(case) as file:
-        return analyze(file)
+        return analyze(file, debug_files)
 
 
 def _print_answer(analysis: Analysis, as_json: bool) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from leakcase_analyzer.debug_option import DebugInfo
 from leakcase_analyzer.errors import UsageProblem
 
 if TYPE_CHECKING:
@@ -32,17 +33,20 @@ def export(
         ),
     ],
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+    debug_info: DebugInfo = None,
 ) -> None:
     """Write who allocates what stays for another tool, or as a flame graph."""
     from leakcase_analyzer.analysis import analyze
     from leakcase_analyzer.files import open_case, print_bytes, write_bytes
+    from leakcase_analyzer.symbols.debug_files import DebugFiles
 
     if to not in FORMATS:
         raise UsageProblem(
             f"--to {to}: there is no such format; the formats are {', '.join(FORMATS)}."
         )
+    debug_files = DebugFiles(debug_info or ())
     with open_case(case) as file:
-        analysis = analyze(file)
+        analysis = analyze(file, debug_files)
     content = exported(analysis, to)
     if str(output) == "-":
         print_bytes(content)

@@ -212,7 +212,8 @@ def _watched(draft: _Draft, window: Window) -> Watched:
 
 
 @lru_cache(maxsize=4096)
-def _readable(symbol: str) -> str:
+def readable_function(symbol: str) -> str:
+    """A function as its author wrote it, all of it printable."""
     return _text(function_name(symbol)) or symbol
 
 
@@ -233,7 +234,7 @@ def _frame(record: kinds.CodeFrame, homes: Sequence[str]) -> Frame:
     return Frame(
         code=record.code,
         module=_text(record.module),
-        function=None if symbol is None else _readable(symbol),
+        function=None if symbol is None else readable_function(symbol),
         symbol=symbol,
         function_offset=record.function_offset,
         address=record.address,

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from leakcase_analyzer.action import Action
 from leakcase_analyzer.evidence import Evidence
 from leakcase_analyzer.findings.base import Finding
+from leakcase_analyzer.findings.source_lines import NoLines
 from leakcase_analyzer.findings.suspect import Suspect, Suspects
 from leakcase_analyzer.findings.suspect_words import named
 from leakcase_analyzer.findings.unreachable import MOST_OF_IT, Unreachable
@@ -30,6 +31,19 @@ def look_at_code(findings: Sequence[Finding], kind: str) -> Iterator[Action]:
     first = found.suspects[0]
     if first.frame is not None and first.fate != "early":
         yield _look(first, findings)
+    without = first_of_type(findings, NoLines)
+    if without is not None and without.build_id is not None:
+        yield Action(
+            say(
+                "have source lines named: {command}",
+                command=Code("leakcase analyze CASE --debug-info DIR"),
+            ),
+            say(
+                "where DIR holds the binary with build-id {build} and debug information, or its "
+                "debug file",
+                build=Code(without.build_id),
+            ),
+        )
     if found.basis == "survivors" and found.followed_seconds < LONG_SECONDS:
         yield Action(
             say(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
 
 from leakcase_bundle.records import TraceContents, TraceRates, TraceTool, TraceWindow
 
@@ -26,7 +27,13 @@ class Frame:
     build_id: str | None = None
     of_interpreter: bool = False
     """A file that came with the interpreter, as where that lies tells."""
+    inlined: bool = False
+    """The compiler put it into the function of the next frame; only debug information tells."""
 
+
+#: Why the frames of one build have no lines: no file with its debug information is here, nothing
+#: that reads it is installed, or that failed.
+LineGap: TypeAlias = Literal["missing", "no-symbolizer", "failed"]
 
 UNKNOWN_FRAME = Frame("unknown")
 
@@ -124,6 +131,8 @@ class Tracing:
     contents: Mapping[int, TraceContents] = field(default_factory=dict)
     """The last look at what the surviving blocks of a stack are."""
     tools: tuple[TraceTool, ...] = ()
+    line_gaps: Mapping[str, LineGap] | None = None
+    """By build-id; None: lines were not looked for."""
     dropped: int = 0
     """Records that contradict themselves, or are more than is kept."""
 

@@ -117,7 +117,9 @@ def place_of(frame: Frame | None) -> Place:
     if frame is None:
         return ("unknown", None, None, None)
     if frame.function is not None:
-        return (frame.code, frame.module, frame.function, frame.file)
+        # A native function's module tells it; the file is known of some of its stacks at most.
+        file = None if frame.code == "native" else frame.file
+        return (frame.code, frame.module, frame.function, file)
     return (frame.code, frame.module, frame.address, None)
 
 

@@ -14,6 +14,7 @@ from leakcase_analyzer.findings.fates import PlaceFate, fates_of
 from leakcase_analyzer.findings.mapped import mappings, with_mappings
 from leakcase_analyzer.findings.outstanding import outstanding
 from leakcase_analyzer.findings.retention import heap_change
+from leakcase_analyzer.findings.source_lines import source_lines
 from leakcase_analyzer.findings.suspect import Basis, Suspect, Suspects
 from leakcase_analyzer.findings.suspect_words import claim, evidence_of
 from leakcase_analyzer.findings.trace_limits import trace_limits
@@ -52,6 +53,7 @@ def survivors(evidence: Evidence) -> Iterator[Finding]:
     if found is not None:
         yield found
         yield from trace_limits(tracing, found)
+        yield from source_lines(tracing, found)
 
 
 def growth_behind(evidence: Evidence) -> float | None:

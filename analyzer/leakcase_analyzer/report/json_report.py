@@ -16,6 +16,7 @@ from leakcase_analyzer.evidence import Evidence
 from leakcase_analyzer.findings.suspect import Suspect
 from leakcase_analyzer.report.units import WHOLE, moment, render
 from leakcase_analyzer.sentences import Sentence
+from leakcase_analyzer.trace_looks import Frame
 from leakcase_analyzer.verdict import Verdict
 
 SCHEMA = "leakcase-analysis/1"
@@ -196,10 +197,21 @@ def _suspects(suspects: Sequence[Suspect]) -> list[dict[str, Any]]:
             ],
             "trigger": one.trigger,
             "stack": [in_full(frame) for frame in one.stack.frames],
+            "frames": [_frame(frame) for frame in one.stack.frames],
             "evidence": [_text(sentence) for sentence in one.evidence],
         }
         for rank, one in enumerate(suspects, start=1)
     ]
+
+
+def _frame(frame: Frame) -> dict[str, Any]:
+    return {
+        "module": frame.module,
+        "function": frame.function,
+        "file": frame.file,
+        "line": frame.line,
+        "inlined": frame.inlined,
+    }
 
 
 def _text(sentence: Sentence) -> str:
