@@ -13,7 +13,9 @@ from .cpython_runtime import PythonImage
 #: Longer names and tables are cut: no compiler writes such, only damaged memory tells of them.
 _NAME_MAX = 4096
 _TABLE_MAX_BYTES = 1 << 20
-_CODES_MAX = 20_000
+#: What all that is remembered may take together: some thousand functions as people write them.
+_REMEMBERED_MAX_BYTES = 6 << 20
+_EACH_BYTES = 600
 _BYTES_DATA = 32
 _CODINGS = {1: "latin-1", 2: "utf-16-le", 4: "utf-32-le"}
 #: Kinds of entries of the table of 3.11 and later (Objects/locations.md of CPython).
@@ -47,6 +49,7 @@ class CodeNames:
         self._image = image
         self._layout = layout
         self._known: dict[int, tuple[bytes, PythonCode]] = {}
+        self._held_bytes = 0
 
     def find(self, blocks: ResidentBlocks, address: int) -> Optional[PythonCode]:
         """The code object at `address` as it is now; None where there is none."""
@@ -68,8 +71,10 @@ class CodeNames:
         if texts[0] is None or texts[1] is None or lines is None:
             return None
         code = PythonCode(texts[0], texts[1], first_line, lines)
-        if len(self._known) >= _CODES_MAX:
+        self._held_bytes += _EACH_BYTES + len(lines) + len(code.function) + len(code.file)
+        if self._held_bytes > _REMEMBERED_MAX_BYTES:
             self._known.clear()
+            self._held_bytes = 0
         self._known[address] = (mark, code)
         return code
 
