@@ -358,6 +358,16 @@ def test_a_file_that_is_no_debug_file_is_a_failure_and_not_a_traceback(
     assert not any(one.line for lines in told.values() for one in lines)
 
 
+def test_symbols_without_lines_name_functions_all_the_same(tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    done = ["objcopy", "--strip-debug", str(DEBUG_FILE), str(bare)]
+    subprocess.run(done, check=True, timeout=30)
+    code = judged(bare).code
+    assert code is not None
+    assert [one.function for one in code.suspects[0].stack.frames[:2]] == ["note_job", "main"]
+    assert code.suspects[0].stack.frames[0].line is None
+
+
 def test_analyzing_without_asking_for_lines_runs_nothing_and_says_nothing_of_them() -> None:
     with CASE.open("rb") as file:
         analysis = analyze(file)

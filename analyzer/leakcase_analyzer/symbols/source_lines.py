@@ -6,6 +6,7 @@ was copied into its caller it names the caller. Debug information knows both.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -17,6 +18,8 @@ from leakcase_analyzer.trace_looks import Frame, LineGap, Stack, Tracing
 #: Addresses of all modules together; stacks of which most stays come first.
 MOST_ADDRESSES = 2000
 MOST_MODULES = 32
+#: After which no further module is begun with.
+MOST_SECONDS = 60
 
 
 @dataclass
@@ -116,11 +119,14 @@ def _looked_up(
     gaps: dict[str, LineGap],
 ) -> dict[str, Lines]:
     found: dict[str, Lines] = {}
+    end = time.monotonic() + MOST_SECONDS
     for build_id, file in files.items():
         if symbolizer is None:
             gaps[build_id] = "no-symbolizer"
             continue
         try:
+            if time.monotonic() > end:
+                raise SymbolizerFailed
             found[build_id] = symbolizer(file, list(modules[build_id].addresses))
         except SymbolizerFailed:
             gaps[build_id] = "failed"

@@ -13,11 +13,14 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import NamedTuple, TypeAlias
 
 from leakcase_analyzer.symbols.debug_files import DebugFile
 
-MOST_SECONDS = 60
+MOST_SECONDS = 30
+#: The library reads a file as a whole and cannot be stopped; programs look for what is asked only.
+_MOST_LIBRARY_BYTES = 512 << 20
 _MOST_OUTPUT_BYTES = 32 << 20
 _MOST_CHARACTERS = 4096
 _WHERE = re.compile(r"(?P<file>.*):(?P<line>\d+|\?)(?: \(discriminator \d+\))?\Z")
@@ -41,8 +44,16 @@ class SymbolizerFailed(Exception):
 
 
 def find_symbolizer() -> Symbolizer | None:
-    """The best that is installed here."""
-    return by_library() or by_llvm() or by_addr2line()
+    """Whatever is installed here, the best of it first: the next one is asked where one fails."""
+    found = [one for one in (by_library(), by_llvm(), by_addr2line()) if one is not None]
+
+    def look_up(file: DebugFile, addresses: Sequence[int]) -> Lines:
+        for one in found:
+            with suppress(SymbolizerFailed):
+                return one(file, addresses)
+        raise SymbolizerFailed
+
+    return look_up if found else None
 
 
 def by_library() -> Symbolizer | None:
@@ -55,6 +66,8 @@ def by_library() -> Symbolizer | None:
 
     def look_up(file: DebugFile, addresses: Sequence[int]) -> Lines:
         try:
+            if file.path.stat().st_size > _MOST_LIBRARY_BYTES:
+                raise SymbolizerFailed
             cache = next(Archive.open(str(file.path)).iter_objects()).make_symcache()
             return {
                 # It counts from where the file is loaded.
@@ -65,7 +78,7 @@ def by_library() -> Symbolizer | None:
                 for address in addresses
                 if address >= file.facts.load_address
             }
-        except (SymbolicError, StopIteration, OverflowError, ValueError) as error:
+        except (OSError, SymbolicError, StopIteration, OverflowError, ValueError) as error:
             raise SymbolizerFailed from error
 
     return look_up
