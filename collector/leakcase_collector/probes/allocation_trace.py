@@ -37,8 +37,8 @@ class AllocationTraceProbe(Probe):
     cadence = Cadence.TICK
     reads = (
         "calls of the program's allocator as the kernel sees them: sizes, addresses, and a copy "
-        "of the stack, which is turned into addresses of code and dropped; of blocks that stay, "
-        "what tells one from another, which never leaves the host"
+        "of the stack, which is turned into functions and places in the code and dropped; of "
+        "blocks that stay, what tells one from another, which never leaves the host"
     )
     needs = "root, or CAP_BPF and CAP_PERFMON; Linux 5.8 or newer; no tools and no headers"
     risk = (
