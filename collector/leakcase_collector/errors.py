@@ -67,6 +67,12 @@ class OverBudget(CollectorError):
     gap_reason = "over-budget"
 
 
+class NoTime(CollectorError):
+    """The capture was too short for it, or the host too busy."""
+
+    gap_reason = "no-time"
+
+
 class NotConsented(CollectorError):
     """The person who captures said no, or nobody was there to say yes."""
 

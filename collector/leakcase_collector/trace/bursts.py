@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Optional
 
-from leakcase_collector.errors import OverBudget, TargetGone
+from leakcase_collector.errors import NoTime, OverBudget, TargetGone
 from leakcase_collector.system.clock import (
     NS_PER_SECOND,
     monotonic_ns,
@@ -32,6 +32,15 @@ _LEAST_LINGER_NS = int(0.6 * LINGER_NS)  # A beat is a second, and the window to
 WEAK_SHARE = 0.1
 #: Of the time between two beats, a window at most takes this.
 _WINDOW_SHARE = 0.4
+_TOO_DEAR = (
+    "allocations were watched for a moment only: the program calls its allocator so often, or "
+    "works so little, that more would cost it over --max-slowdown. Capture for longer, or allow "
+    "more."
+)
+_NO_TIME = (
+    "allocations were watched for a moment only: the capture was too short for more, or this host "
+    "too busy. Capture for longer, or when the host is less busy."
+)
 
 
 class Bursts:
@@ -118,14 +127,10 @@ class Bursts:
                 self._recorder.emit(record)
         # Objects are made so often that a first window of them is mostly the only one.
         if self._windows <= (1 if self._watch.kind == "allocator" else 0):
-            self._recorder.gap(
-                OverBudget(
-                    "allocations were watched for a moment only: the program calls its allocator "
-                    "so often, or works so little, that more would cost it over --max-slowdown. "
-                    "Capture for longer, or allow more."
-                ),
-                "calls-too-many",
-            )
+            if self._schedule.is_too_dear:
+                self._recorder.gap(OverBudget(_TOO_DEAR), "calls-too-many")
+            else:
+                self._recorder.gap(NoTime(_NO_TIME), None)
 
     def _target_cpu_ns(self) -> int:
         cpu_ns = process_cpu_ns(self._recorder.pid)

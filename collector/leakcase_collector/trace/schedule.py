@@ -89,6 +89,8 @@ class Schedule:
     ) -> None:
         self.prices = prices
         self.spent_ns = 0
+        #: Whether a window was due, and left out for what it would have cost.
+        self.is_too_dear = False
         self._calls: Counter[str] = Counter()
         self._watched_ns = 0
         self._share = share
@@ -130,6 +132,7 @@ class Schedule:
             if plan is not None:
                 self._thin_out(windows)
                 return plan
+        self.is_too_dear = True
         self._due = self._due[1:]  # Perhaps the target will have become busier by the next.
         return None
 

@@ -105,6 +105,7 @@ def test_a_target_that_got_dearer_gets_no_further_window() -> None:
     now_ns = MINUTE_NS // 10
     while schedule.next_ns is not None:
         assert schedule.plan(max(now_ns, schedule.next_ns), now_ns // 10) is None
+    assert schedule.is_too_dear
 
 
 def test_what_the_collector_spends_on_a_window_delays_the_next() -> None:
@@ -114,6 +115,8 @@ def test_what_the_collector_spends_on_a_window_delays_the_next() -> None:
     )
     assert schedule.next_ns is not None
     assert schedule.next_ns >= 11 * NS_PER_SECOND
+    assert schedule.plan(10 * NS_PER_SECOND, 10 * NS_PER_SECOND) is None
+    assert not schedule.is_too_dear, "it only is not due yet"
 
 
 def test_frees_are_watched_for_longer_only_where_that_fits() -> None:
