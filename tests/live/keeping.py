@@ -95,6 +95,13 @@ def private(folder: Path) -> Iterator[Keeping]:
 
 
 @contextmanager
+def confined(folder: Path) -> Iterator[Keeping]:
+    """That any system call but its own few ends."""
+    with running([built(folder), "confined"]) as one:
+        yield one
+
+
+@contextmanager
 def with_privileges(folder: Path) -> Iterator[Keeping]:
     """Root's by its file, started by nobody."""
     program = built(folder)
