@@ -120,9 +120,9 @@ class Full:
             return
         tracer, table = self._watch.tracer, assembly.table
         window.ended_ns = monotonic_ns()
-        tracer.stop_allocations()
-        self._close()
+        # Frees are watched no longer than allocations: what is held is that of one moment.
         window.detach_ns = tracer.detach()
+        self._close()
         drain(tracer, table)
         if not self._has_told_rates:
             self._tell_rates()
