@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from leakcase_analyzer.analysis import analyze
+from leakcase_analyzer.symbols.debug_files import DebugFiles
 from leakcase_bundle.records import (
     CodeFrame,
     CodeStack,
@@ -73,9 +75,14 @@ def pool() -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the cases of `answers` are, by their names."""
+    return tmp_path_factory.mktemp("traced")
+
+
 @pytest.fixture(scope="module", autouse=True)
-def answers(pool: ThreadPoolExecutor, tmp_path_factory: pytest.TempPathFactory) -> Answers:
-    folder = tmp_path_factory.mktemp("traced")
+def answers(pool: ThreadPoolExecutor, folder: Path) -> Answers:
     return {
         name: pool.submit(_capture, sample, arguments, folder / f"{name}.leakcase")
         for name, (sample, arguments) in CAPTURES.items()
@@ -145,6 +152,23 @@ def test_the_function_that_leaks_has_most_of_what_stayed(
     assert len(windows) >= 2
     assert {window.mode for window in windows} == {"bursts"}
     assert all(window.short_stacks == window.lost_stacks == 0 for window in windows)
+
+
+@pytest.mark.parametrize("name", ["small", "objects"])
+def test_the_line_that_leaks_is_named_where_the_binary_is_at_hand(
+    answers: Answers, folder: Path, name: str
+) -> None:
+    answers[name].result()
+    expected = next(one for one in runner.load_expected() if one.name == CAPTURES[name][0])
+    with (folder / f"{name}.leakcase").open("rb") as file:
+        code = analyze(file, DebugFiles([runner.BUILD_DIR])).code
+    assert code is not None
+    frame = code.suspects[0].frame
+    assert frame is not None and frame.file is not None
+    leaked = expected.what_is_leaked
+    assert leaked is not None
+    assert (frame.function, frame.line) == (leaked.symbol, leaked.line)
+    assert frame.file.endswith(leaked.file)
 
 
 def test_what_a_function_leaked_is_alive_to_the_last_block(answers: Answers) -> None:
