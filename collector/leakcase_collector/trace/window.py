@@ -64,7 +64,8 @@ class Window:
     def calls(self) -> dict[str, int]:
         """Of each word, in this window."""
         assert self.after is not None
-        return {**calls_between(self.before, self.after), **(self.frees or {})}
+        calls = {**calls_between(self.before, self.after), **(self.frees or {})}
+        return {call: count for call, count in calls.items() if count}
 
 
 def calls_between(before: TracerCounters, after: TracerCounters) -> dict[str, int]:
