@@ -273,6 +273,13 @@ def test_full_tracing_tells_what_is_held_by_stack_and_age(tmp_path: Path) -> Non
     assert [function(one) for one in found.passing] == ["queue"]
 
 
+def test_what_turns_over_slowly_is_not_told_before_what_stays(tmp_path: Path) -> None:
+    leak = replace(LEAK, each_window=1000)
+    working_set = Source(("slots", "main"), each_window=3000, freed_at_once=0.6, older=0.2)
+    found = code(Traced(growing(), [leak, working_set]).all_traced(10, 60), tmp_path)
+    assert [function(one) for one in found.suspects] == ["leak_session", "slots"]
+
+
 def test_what_a_tool_tells_without_ages_is_not_said_to_stay(tmp_path: Path) -> None:
     case = Traced(growing(), [LEAK, CHURN]).all_traced(10, 60)
     case.extra[-1] = replace(

@@ -123,12 +123,17 @@ def _fate(held: Held) -> Fate:
 
 
 def _growing_bytes(held: Held) -> float:
-    """What is added still: what was set up in the first half, and not since, is not."""
-    if _fate(held) == "dies":
+    """What is added still: what was set up in the first half, and not since, is not; nor is what
+    will be gone when it is as old as that half."""
+    fate = _fate(held)
+    if fate == "dies":
         return 0.0
     if held.older_bytes is None:
         return float(held.held_bytes)
-    return float(min(held.held_bytes, 2 * max(0, held.held_bytes - held.older_bytes)))
+    steady = 2 * max(0, held.held_bytes - held.older_bytes)
+    if fate == "stays" and held.blocks < held.allocations:
+        steady = min(steady, 2 * held.older_bytes)
+    return float(min(held.held_bytes, steady))
 
 
 def _suspect(
