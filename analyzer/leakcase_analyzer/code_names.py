@@ -28,7 +28,7 @@ _C_LIBRARIES = re.compile(r"(?:libc|libpthread)(?:-[\d.]+)?\.so[\d.]*\Z")
 #: Functions of the same kind, in whatever module they were compiled into.
 _COMMON_FUNCTIONS = re.compile(
     r"(?:(?:std|__gnu_cxx|__cxxabiv1|core|alloc|hashbrown|runtime|runtime/cgo)(?:::|\.)"
-    r"|<(?:std|core|alloc)::|<\S+ as (?:std|core|alloc)::"
+    r"|<&?(?:mut )?(?:dyn )?(?:std|core|alloc)::|<\S+ as (?:std|core|alloc)::"
     r"|(?:_start|__libc_start\w*|start_thread|__?clone3?|clone3?)\Z"
     r"|je_|_rjem_|tcmalloc::|_mi_|mi_(?:heap|page|segment|os|arena|theap)_"
     r"|operator (?:new|delete)|__rust_|__rustc|__rdl_|rust_|_cgo_|crosscall|_PyEval_|PyObject_"

@@ -160,10 +160,45 @@ class _Path:
             return f"({', '.join(self._until_end(self.type))})"
         if kind == "B":
             return self._back(self.type)
-        if kind in "FD":
-            raise ValueError  # functions and trait objects, which names seldom hold
+        if kind == "F":
+            return self._function()
+        if kind == "D":
+            return self._trait_object()
         self._at -= 1
         return self.path()
+
+    def _function(self) -> str:
+        self._binder()
+        unsafe = "unsafe " if self._is_next("U") else ""
+        abi = ""
+        if self._is_next("K"):
+            name = "C" if self._is_next("C") else self._identifier()
+            abi = f'extern "{name}" '
+        arguments = ", ".join(self._until_end(self.type))
+        result = self.type()
+        return f"{unsafe}{abi}fn({arguments})" + ("" if result == "()" else f" -> {result}")
+
+    def _trait_object(self) -> str:
+        self._binder()
+        bounds = self._until_end(self._bound)
+        if not self._is_next("L"):
+            raise ValueError
+        self._base62()
+        return "dyn " + " + ".join(bounds)
+
+    def _bound(self) -> str:
+        """A trait, with what is said of the types that belong to it."""
+        trait, types = self.path(), []
+        while self._is_next("p"):
+            types.append(f"{self._identifier()} = {self.type()}")
+        if not types:
+            return trait
+        more = ", ".join(types)
+        return f"{trait[:-1]}, {more}>" if trait.endswith(">") else f"{trait}<{more}>"
+
+    def _binder(self) -> None:
+        if self._is_next("G"):
+            self._base62()
 
     def _back(self, read: Callable[[], str]) -> str:
         mark = self._at - 1

@@ -60,3 +60,18 @@ def test_what_a_program_compiled_from_a_text_is_its_own_and_frozen_modules_are_p
     joining = Frame("python", function="join", file="frozen:posixpath")
     serving = Frame("python", function="serve", file="/srv/<dir:1>/app.py")
     assert responsible(Stack((joining, loader, own, serving))) == own
+
+
+@pytest.mark.parametrize(
+    "library",
+    [
+        native(MAIN, "<&dyn core::ops::function::Fn<()> as core::ops::function::FnOnce<()>>::call"),
+        Frame("native", MAIN, "shared_ptr", file="/usr/include/c++/12/bits/shared_ptr.h", line=3),
+        Frame("native", MAIN, "boost::make_node", file="/usr/include/boost/node.hpp", line=3),
+        Frame("native", MAIN, "spec_extend", file="/rustc/0123/library/alloc/src/vec/mod.rs"),
+    ],
+    ids=lambda frame: frame.function,
+)
+def test_code_of_a_library_that_is_compiled_into_a_program_is_nobodys(library: Frame) -> None:
+    own = Frame("native", MAIN, "keep", file="/home/me/src/main.cpp", line=9)
+    assert responsible(Stack((library, own))) == own

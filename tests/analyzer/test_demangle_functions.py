@@ -35,6 +35,12 @@ NAMES = {
     "_RNvXs_NtCsgEmfK2I1SDS_7mycrate4deepINtB4_1SmENtB4_2Tr2go":
         "<mycrate::deep::S<u32> as mycrate::deep::Tr>::go",
     "_RNCNvCs4fqI2P2rA04_7mycrate4main0B3_": "mycrate::main::{closure}",
+    "_RINvNtCsjrHSEGnQ3l9_3std9panicking12catch_unwindlRDINtNtNtCsgEmfK2I1SDS_4core3ops8function"
+    "2FnuEp6OutputlNtNtBU_6marker4SyncEL_EB4_":
+        "std::panicking::catch_unwind<i32, "
+        "&dyn core::ops::function::Fn<(), Output = i32> + core::marker::Sync>",
+    "_RINvC1a4callFUKCjEuFG_RL0_hEbDNtB2_2TrEL_E":
+        'a::call<unsafe extern "C" fn(usize), fn(&u8) -> bool, dyn a::Tr>',
 }  # fmt: skip
 STRANGE = (
     "", "_Z", "_ZN", "_ZNE", "_ZN4acme", "_ZN99999999999999999999999a", "_R", "_RB_", "_RNvB_1a",
