@@ -101,7 +101,8 @@ def window_record(
         detach_ns=window.detach_ns,
         target_cpu_ns=window.target_cpu_ns,
         lost_blocks=after.lost_live - before.lost_live,
-        lost_stacks=lost_stacks,
+        # Beside those whose copy was lost, those for which there was no room among the sites.
+        lost_stacks=lost_stacks + after.lost_sites - before.lost_sites,
         short_stacks=short_stacks,
         missed_calls=after.missed - before.missed,
         watched=watched,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from leakcase_collector.system.clock import NS_PER_MS
 from leakcase_collector.system.tracer_layout import TracerCounters
 from leakcase_collector.trace.schedule import Prices, WindowPlan
-from leakcase_collector.trace.telling import rates_record
+from leakcase_collector.trace.telling import rates_record, window_record
 from leakcase_collector.trace.window import Window
 
 
@@ -37,3 +37,8 @@ def test_frees_are_those_of_the_time_in_which_allocations_were_counted() -> None
     )
     assert dict(zip(rates.calls_of, rates.calls)) == {"malloc": 10, "free": 10}
     assert rates.net_blocks == 0
+
+
+def test_allocations_for_whose_stack_there_was_no_room_are_told_as_lost() -> None:
+    told = window_record(window(counters(malloc=9)._replace(lost_sites=5)), None, "bursts", 2, 0)
+    assert told.lost_stacks == 7
