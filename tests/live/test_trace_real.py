@@ -28,6 +28,8 @@ from tests.live.processes import CannotServe
 pytestmark = [pytest.mark.live, needs_root]
 
 SECONDS = int(os.environ.get("LEAKCASE_TRACED_SECONDS", "10"))
+#: In some seconds on a busy machine the default of 1 % may be one window only.
+SLOWDOWN = "1%" if SECONDS >= 30 else "10%"
 MARGIN_SECONDS = 60
 AT_ONCE = 6
 
@@ -60,7 +62,7 @@ class Subject:
     function: str | None
     through: str
     is_slow: bool = True
-    options: tuple[str, ...] = ()
+    slowdown: str = SLOWDOWN
     seconds: int = SECONDS
 
 
@@ -92,7 +94,7 @@ LEAKING = (
 )  # fmt: skip
 NGINX = Subject(
     "nginx", serving(partial(servers.nginx, pause_seconds=0.5)), None, "",
-    options=("--max-slowdown", "10%"),
+    slowdown="10%",
 )  # fmt: skip
 PURE_GO = Subject("go", working(leaking.go, with_c=False), None, "", is_slow=False, seconds=2)
 
@@ -108,6 +110,12 @@ class Seen:
     works: bool
 
     @property
+    def mishaps(self) -> list[Gap]:
+        """Gaps that nobody foresaw, of whatever probe."""
+        gaps = of_kind(self.records, Gap)
+        return [gap for gap in gaps if gap.reason in ("failed", "malformed")]
+
+    @property
     def gaps(self) -> list[tuple[str, str | None]]:
         gaps = of_kind(self.records, Gap)
         return [(gap.reason, gap.detail) for gap in gaps if gap.probe == "allocation-trace"]
@@ -119,7 +127,7 @@ def _look(subject: Subject, folder: Path, case: Path, turn: threading.Lock) -> S
         with subject.hold(folder) as (pid, works):
             done = collect(
                 "capture", pid, "--duration", f"{subject.seconds}s", "--trace", "bursts",
-                "--allow", "read-memory,trace", *subject.options, "-o", case,
+                "--allow", "read-memory,trace", "--max-slowdown", subject.slowdown, "-o", case,
                 timeout=SECONDS + MARGIN_SECONDS,
             )  # fmt: skip
             is_unharmed = works()
@@ -183,8 +191,10 @@ def each(*subjects: Subject) -> pytest.MarkDecorator:
 def test_the_function_that_leaks_is_named_first(subject: Subject, looks: Looks) -> None:
     seen = looks[subject.name]()
     assert seen.works
-    assert seen.status == 0, seen.said
-    assert seen.gaps == []
+    assert set(seen.gaps) <= {("no-time", None)}, "\n".join(seen.said)
+    # Another probe may lack the time for its own look at so busy a program.
+    assert seen.status in (0, 3), "\n".join(seen.said)
+    assert not seen.mishaps, "\n".join(seen.said)
     first = seen.answer["suspects"][0]
     stack = " < ".join(first["stack"])
     print(subject.name, first["function"], first["share"], first["fate"], stack)
