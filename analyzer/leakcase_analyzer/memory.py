@@ -107,12 +107,6 @@ def _last_look(evidence: Evidence) -> Entry | None:
     return last if last is not None and _is_still_true(evidence, last.seconds) else None
 
 
-def _last_pools(evidence: Evidence) -> PythonLook | None:
-    """pymalloc's books of the last moment at which they were read, however far from malloc's."""
-    looks = [look for look in evidence.python if look.has_pools]
-    return looks[-1] if looks and _is_still_true(evidence, looks[-1].seconds) else None
-
-
 def _kept(heap: HeapLook | None, python: PythonLook | None) -> int | None:
     known = [look.kept_bytes for look in (heap, python) if look is not None]
     return None if not known or None in known else sum(size or 0 for size in known)

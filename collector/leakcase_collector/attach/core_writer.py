@@ -89,11 +89,6 @@ def _runs(memory: ProcessMemory, mapping: MemoryMapping) -> list[Span]:
     return [] if mapping.offset else [(start, start + PAGE_BYTES)]
 
 
-def copied_bytes(parts: Sequence[Part]) -> int:
-    """What the copies take on the disk; the rest of the file are holes and headers."""
-    return sum(high - low for part in parts for low, high in part.runs)
-
-
 def write_core(system: System, identity: ProcessIdentity, fd: int, deadline_ns: int) -> Written:
     """Stop the process, write its core to `fd`, let it go. To be called apart (`run_apart`).
 
