@@ -112,8 +112,7 @@ class Seen:
     @property
     def mishaps(self) -> list[Gap]:
         """Gaps that nobody foresaw, of whatever probe."""
-        gaps = of_kind(self.records, Gap)
-        return [gap for gap in gaps if gap.reason in ("failed", "malformed")]
+        return [gap for gap in of_kind(self.records, Gap) if gap.reason == "malformed"]
 
     @property
     def gaps(self) -> list[tuple[str, str | None]]:
