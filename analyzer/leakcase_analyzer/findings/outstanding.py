@@ -130,10 +130,14 @@ def _growing_bytes(held: Held) -> float:
         return 0.0
     if held.older_bytes is None:
         return float(held.held_bytes)
-    steady = 2 * max(0, held.held_bytes - held.older_bytes)
+    younger_bytes = max(0, held.held_bytes - held.older_bytes)
+    steady = 2.0 * younger_bytes
     if fate == "stays" and held.blocks < held.allocations:
-        steady = min(steady, 2 * held.older_bytes)
-    return float(min(held.held_bytes, steady))
+        # What half the time takes away it takes away again: of blocks that live for a while, the
+        # older half is smaller than the younger, and the half before that would be smaller still.
+        kept = min(1.0, held.older_bytes / younger_bytes) if younger_bytes else 1.0
+        steady = min(steady, 2.0 * held.older_bytes * kept)
+    return min(float(held.held_bytes), steady)
 
 
 def _suspect(
