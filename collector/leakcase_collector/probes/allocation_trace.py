@@ -106,6 +106,7 @@ class AllocationTraceProbe(Probe):
             assembly = self._assembly = Assembly(
                 context.system, context.identity, context.subject, context.redactor,
                 options.trace, read_file, self._python(context), self._first(),
+                None if options.duration_ns is None else self._left_ns() / NS_PER_SECOND,
             )  # fmt: skip
         except CollectorError as error:
             # What says no more was met at the program's files.

@@ -40,6 +40,8 @@ _MAPPINGS = TracerLimits(live_blocks=16_384, sites=2048, ring_bytes=1 << 17, pre
 _OBJECTS = TracerLimits(ring_bytes=1 << 21, stack_bytes=4096, key_bytes=256)
 #: A window's probes come out then, even if we were stopped or hang.
 _MOST_SECONDS = 15.0
+#: What is watched throughout comes out so long after the capture's end.
+_SPARE_SECONDS = 60.0
 #: Of windows: what is copied is taken every few milliseconds, and our memory holds it twice.
 _BURSTS = TracerLimits(ring_bytes=2 << 20)
 #: Of a capture that traces everything.
@@ -72,14 +74,17 @@ class Assembly:
         read_file: Optional[ReadFile],
         python: Optional[PythonStacks] = None,
         first: Numbers = Numbers(),  # noqa: B008  (immutable)
+        left_seconds: Optional[float] = None,
     ) -> None:
         """`mode`: of the vocabulary ``trace_mode``. `read_file`: the target's files, for what
         blocks are; None where memory may not be read. `python`: its interpreter, if it has one;
-        closed with the rest. `first`: see `StackTable`.
+        closed with the rest. `first`: see `StackTable`. `left_seconds` of the capture; None: it
+        goes on until it is told to end.
 
         NotPermitted, NotSupported, LimitReached, with a `gap_detail`. Nothing is attached yet.
         """
         self._target = target
+        self._throughout = None if left_seconds is None else left_seconds + _SPARE_SECONDS
         self._may_read = read_file is not None
         self._python = python
         self._tracers: list[AllocationTracer] = []
@@ -98,7 +103,7 @@ class Assembly:
                     calls,
                     limits=limits,
                     python=python is not None,
-                    most_seconds=None if mode == "full" else _MOST_SECONDS,
+                    most_seconds=self._throughout if mode == "full" else _MOST_SECONDS,
                 )  # fmt: skip
             )
             self._tracers = [tracer]
@@ -143,7 +148,7 @@ class Assembly:
         points = [point for point in self._points.points if point.call in MAPPING_CALLS]
         if {point.call for point in points} < {"mmap", "munmap"}:
             return None
-        tracer = self._tracer(points, _MAPPINGS, None)
+        tracer = self._tracer(points, _MAPPINGS, self._throughout)
         return self._watch("mappings", tracer, points, partial(BlockReader, is_glibc=False))
 
     def _tracer(
