@@ -11,6 +11,7 @@ import struct
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import islice
 from types import TracebackType
 from typing import Optional
 
@@ -240,8 +241,10 @@ class AllocationTracer:
         self._maps["code_ranges"].update(layout.ZERO, layout.pack_code_ranges(ranges))
 
     def set_python(self, python_layout: bytes, threads: Mapping[int, int]) -> None:
-        """``struct python_layout``, and the thread state of each thread by its number."""
+        """``struct python_layout``, and the thread state of each thread by its number, as many as
+        there is room for."""
         known = self._maps["python_threads"]
+        threads = dict(islice(threads.items(), known.shape.max_entries))
         for tid in self._python_threads - set(threads):
             known.delete(struct.pack("<I", tid))
         for tid, address in threads.items():
