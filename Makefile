@@ -10,13 +10,19 @@ export SOURCE_DATE_EPOCH ?= 1704067200
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # Which tests to run and by how many workers (many only wait for a process that they watch);
-# arguments of the measurements; how many captures `soak` kills, and how often it attaches a tracer.
+# arguments of the measurements; how many captures `soak` kills, how often it attaches a tracer and
+# asks an allocator; for how many seconds `real` traces.
 TESTS :=
 WORKERS := 3
 ARGS :=
 KILLS := 200
 REQUESTS := 200
 CYCLES := 1000
+SECONDS := 30
+
+# Real programs and servers, one by one: run by `real` only.
+REAL := $(addprefix tests/live/test_, $(addsuffix .py, trace_real trace_environments trace_tools \
+    traced_python inside_real_servers))
 
 COLLECTOR_SIDE := bundle_spec/leakcase_bundle collector/leakcase_collector
 SCRIPTS := $(wildcard bundle_spec/*.py packaging/*.py bench/*.py)
@@ -24,14 +30,14 @@ SCRIPTS := $(wildcard bundle_spec/*.py packaging/*.py bench/*.py)
 NOT_OLD := --exclude typing.dataclass_transform --exclude str.decode
 
 help: ## list these targets
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 24
 
 setup: $(VENV)/tools.stamp ## install everything for development into .venv (done once)
 
 demo: $(VENV)/leakcase.stamp ## watch a really leaking program for 45 s and say what leaks
 	@$(PY) packaging/demo.py
 
-test: $(VENV)/tools.stamp ## run the whole test suite
+test: $(VENV)/tools.stamp ## run the test suite; what takes minutes has a target of its own
 	$(PY) -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder -m "not slow" $(TESTS)
 
 check: $(VENV)/tools.stamp ## lint, formatting, types, oldest Python, rules of the architecture
@@ -64,6 +70,7 @@ elf: $(VENV)/tools.stamp
 bench: $(VENV)/tools.stamp ## measure the budgets: CPU, memory, size of a case, time to analyze
 	$(PY) bench/budgets.py $(ARGS)
 	$(PY) bench/heap_readers.py $(ARGS)
+	$(PY) bench/tracing.py $(ARGS)
 
 fuzz: $(VENV)/tools.stamp ## feed the reader 100,000 hostile inputs
 	$(PY) bench/fuzz_reader.py $(ARGS)
@@ -71,8 +78,12 @@ fuzz: $(VENV)/tools.stamp ## feed the reader 100,000 hostile inputs
 accuracy: $(VENV)/tools.stamp ## judge growth on many runs of programs with known truth
 	$(PY) bench/accuracy.py $(ARGS)
 
-real: $(VENV)/tools.stamp ## trace servers and programs of many languages that leak: who is named
-	LEAKCASE_TRACED_SECONDS=30 $(PY) -m pytest -rP tests/live/test_trace_real.py
+real: $(VENV)/tools.stamp ## look into and trace servers and programs of many languages
+	LEAKCASE_TRACED_SECONDS=$(SECONDS) $(PY) -m pytest -n $(WORKERS) --dist loadscope -rP \
+	    --no-loadscope-reorder $(REAL)
+
+attribution: $(VENV)/tools.stamp ## see how often the function that leaks is named first
+	$(PY) bench/attribution.py $(ARGS)
 
 soak: $(VENV)/tools.stamp ## kill 200 captures, attach a tracer 1,000 times, ask allocators 200 times
 	LEAKCASE_KILLS=$(KILLS) LEAKCASE_CYCLES=$(CYCLES) $(PY) -m pytest \
@@ -96,4 +107,4 @@ $(VENV)/tools.stamp: $(VENV)/leakcase.stamp
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check native bpf dist wheels pyz elf bench fuzz accuracy real soak clean
+.PHONY: help setup demo test check native bpf dist wheels pyz elf bench fuzz accuracy attribution real soak clean

@@ -20,7 +20,7 @@ from tests.collector.probes.context import RecordingContext
 from tests.live import servers
 from tests.live.collecting import analyze, collect, of_kind, python_child, read
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.slow]
 
 SERVERS = {
     "redis": (servers.redis, "jemalloc"),

@@ -33,7 +33,7 @@ WATCHED_SECONDS = 8
 MARGIN_SECONDS = 60
 MIB = 1 << 20
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.slow]
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from tests.live import another_user, keeping
 from tests.live.collecting import COLLECT, of_kind, read, sentences
 from tests.live.processes import HERE, CannotServe
 
-pytestmark = [pytest.mark.live, needs_root]
+pytestmark = [pytest.mark.live, pytest.mark.slow, needs_root]
 
 AT_ONCE = 6
 #: The program does so little that a few per cent of it would be no window on a busy machine.

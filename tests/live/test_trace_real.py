@@ -25,7 +25,7 @@ from tests.live import keeping, leaking, servers
 from tests.live.collecting import analyze, collect, of_kind, read, sentences
 from tests.live.processes import CannotServe
 
-pytestmark = [pytest.mark.live, needs_root]
+pytestmark = [pytest.mark.live, pytest.mark.slow, needs_root]
 
 SECONDS = int(os.environ.get("LEAKCASE_TRACED_SECONDS", "10"))
 #: In some seconds on a busy machine the default of 1 % may be one window only.

@@ -17,6 +17,7 @@ from leakcase_collector.trace import bpftrace_tool, memleak_tool
 from leakcase_collector.trace.tools import ToolFailed, ToolRun
 from samples import runner
 
+pytestmark = [pytest.mark.live, pytest.mark.slow]
 is_root = pytest.mark.skipif(os.geteuid() != 0, reason="kernel probes want root")
 BYTES = 64
 

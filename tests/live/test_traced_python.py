@@ -28,7 +28,7 @@ from leakcase_collector.trace.window import drain
 from tests.collector.heap.pythons import COVERED, Program, program, pythons
 from tests.collector.system.started import needs_root
 
-pytestmark = [pytest.mark.live, needs_root]
+pytestmark = [pytest.mark.live, pytest.mark.slow, needs_root]
 SYSTEM = System()
 SOURCE = Path(__file__).parent / "python_keep.c"
 each_python = pytest.mark.parametrize("python", COVERED)

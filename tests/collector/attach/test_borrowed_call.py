@@ -27,7 +27,7 @@ from tests.collector.attach.borrowed import (
 )
 from tests.collector.system.started import wait_until
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.slow]
 
 THREADS = ("main", "registers", "sleeper", "poller", "reader")
 CALLS = 10

@@ -29,7 +29,7 @@ from tests.collector.heap.subjects import program as heap_program
 from tests.collector.probes.context import RecordingContext
 from tests.collector.system.started import started, started_python
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.slow]
 
 REQUESTS = int(os.environ.get("LEAKCASE_REQUESTS", "20"))
 #: Allocators to be loaded before the C library.
