@@ -59,6 +59,10 @@ void leakcase_mark_index(struct leakcase_mark *s)
                 chunk++;
             s->first_of_page[span[2] + page] = (uint32_t)chunk;
         }
+        /* Behind a span that ends within a page; the next one's first entry says the same. */
+        while (chunk < s->chunks && s->addresses[chunk] < span[1])
+            chunk++;
+        s->first_of_page[span[2] + pages + 1] = (uint32_t)chunk;
     }
 }
 
@@ -173,7 +177,7 @@ static bool take_words(struct leakcase_mark *s, const unsigned char *bytes, uint
     return true;
 }
 
-static void close_block(struct leakcase_mark *s)
+static void close_row(struct leakcase_mark *s)
 {
     struct row *row = s->rows + s->cursor;
     uint64_t count = s->edge_count - s->first_edge;
@@ -182,6 +186,11 @@ static void close_block(struct leakcase_mark *s)
         row->value = s->edges[--s->edge_count];
     row->count = (row->count & IS_REACHED) | (uint32_t)count;
     s->first_edge = s->edge_count;
+}
+
+static void close_block(struct leakcase_mark *s)
+{
+    close_row(s);
     s->prints[s->cursor++] = (uint32_t)(s->print >> 32);
     s->print = 0;
 }
@@ -213,10 +222,13 @@ static inline const uint32_t *edges_of(const struct leakcase_mark *s, uint64_t c
     return *count == 1 ? &row->value : s->edges + row->value;
 }
 
-/* A block whose pages were not there to the end refers to nothing: its row is empty. */
+/* Of the last block pages may have been missing at its end: it refers to what was in the others. The
+ * rows of those behind it are empty. */
 void leakcase_mark_spread(struct leakcase_mark *s)
 {
     uint32_t count;
+    if (s->cursor < s->chunks)
+        close_row(s);
     while (s->stacked) {
         const uint32_t *edges = edges_of(s, s->stack[--s->stacked], &count);
         for (uint32_t i = 0; i < count; i++)

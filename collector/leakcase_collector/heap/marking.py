@@ -190,7 +190,7 @@ class NativeMarking:
             pages += (end - start) // PAGE_BYTES + 1
         # So many words there are; room that is never written to costs nothing.
         edges = min(sum(chunks.sizes) // 8 + count, EDGES_MAX)
-        sizes = {"first_of_page": pages, "rows": 2 * count, "prints": count, "edges": edges,
+        sizes = {"first_of_page": pages + 1, "rows": 2 * count, "prints": count, "edges": edges,
                  "stack": count}  # fmt: skip
         self._rooms = {name: _room(4 * entries) for name, entries in sizes.items()}
         self._spans = flat
