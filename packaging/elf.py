@@ -25,7 +25,7 @@ SOURCES = (ROOT / "bundle_spec", ROOT / "collector")
 UNNEEDED = """
     _asyncio asyncio _bz2 bz2 cffi _codecs_cn _codecs_hk _codecs_iso2022 _codecs_jp _codecs_kr
     _codecs_tw concurrent curses _decimal decimal distutils doctest email ftplib _hashlib http
-    lib2to3 _lzma lzma _multibytecodec multiprocessing netrc optparse pdb pydoc queue readline
+    lib2to3 _multibytecodec multiprocessing netrc optparse pdb pydoc queue readline
     sqlite3 ssl _ssl statistics tarfile tkinter unicodedata unittest xml xmlrpc zstandard._cffi
     zstandard.backend_cffi
 """.split()

@@ -45,7 +45,8 @@ def _look(pid: int, case: Path, seconds: str = "3s") -> tuple[list[Any], dict[st
         "capture", pid, "--duration", seconds, "--allow", "read-memory", "--reachability",
         "-o", case,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    # 3: it was asked for what there is not, as under another allocator.
+    assert done.returncode in (0, 3), done.stderr
     return read(case)[0], analyze(case)
 
 

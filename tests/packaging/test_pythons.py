@@ -51,10 +51,12 @@ def environment(version: str) -> Path:
 @pytest.mark.parametrize("version", others())
 def test_the_collectors_and_the_formats_tests_pass_on(version: str) -> None:
     python = environment(version)
+    # What differs between Pythons differs most between the oldest and the newest.
+    suites = SUITES if version in (others()[0], others()[-1]) else SUITES[:1]
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST", "PYTHON"))}
     done = subprocess.run(
         [str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not live and not slow",
-         *(f"--ignore=tests/collector/{name}" for name in ONCE_IS_ENOUGH), *SUITES],
+         *(f"--ignore=tests/collector/{name}" for name in ONCE_IS_ENOUGH), *suites],
         cwd=built.ROOT, env={**inherited, "PYTHONDONTWRITEBYTECODE": "1"},
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         timeout=400,
