@@ -13,7 +13,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # arguments of the measurements; how many captures `soak` kills, how often it attaches a tracer and
 # asks an allocator; for how many seconds `real` traces.
 TESTS :=
-WORKERS := 3
+WORKERS := 4
 ARGS :=
 KILLS := 200
 REQUESTS := 200
