@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 #: A name that is longer when written out says nothing, and a hostile one doubles at every letter.
 MOST_CHARACTERS = 2000
@@ -72,6 +73,8 @@ class NameReader:
     at: int = 0
     depth: int = 0
     known: list[WrittenType] = field(default_factory=list)
+    #: What may stand before the parts of a nested name and is passed over.
+    before_nested: ClassVar[tuple[str, ...]] = tuple(QUALIFIERS)
 
     @property
     def is_at_end(self) -> bool:
@@ -193,7 +196,7 @@ class NameReader:
         return ("std::" if self.take("St") else "") + self._unqualified()
 
     def _nested(self) -> WrittenType:
-        while self.peek() in QUALIFIERS:
+        while self.peek() in self.before_nested:
             self.at += 1
         whole: WrittenType | None = None
         while not self.take("E"):
@@ -203,10 +206,14 @@ class NameReader:
                 whole = self.remember(WrittenType(whole.text + self._template_arguments()))
             else:
                 scope = "" if whole is None else whole.text + "::"
-                whole = self.remember(WrittenType(scope + self._unqualified()))
+                whole = self.remember(WrittenType(scope + self._part_of(whole)))
         if whole is None:
             raise NotUnderstood
         return whole
+
+    def _part_of(self, _whole: WrittenType | None) -> str:
+        """The next part of a nested name, behind what was read of it."""
+        return self._unqualified()
 
     def _local(self) -> WrittenType:
         """A class within a function, which is written with the types of its arguments."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from leakcase_analyzer.demangle import NameReader, NotUnderstood, WrittenType
+from leakcase_analyzer.demangle import QUALIFIERS, NameReader, NotUnderstood, WrittenType
 from leakcase_analyzer.demangle_rust import rust_name
 
 #: What compilers append to the name of a piece or a copy of a function.
@@ -47,6 +47,9 @@ def function_name(symbol: str) -> str:
 class _FunctionReader(NameReader):
     """Reads the name at the start of an encoding; arguments behind it are passed over."""
 
+    #: A member function may be for lvalues or rvalues only.
+    before_nested = (*QUALIFIERS, "R", "O")
+
     def encoding(self) -> str:
         """The function's name, in full."""
         if self.take("Th") or self.take("Tv"):
@@ -67,22 +70,8 @@ class _FunctionReader(NameReader):
             named = self.remember(WrittenType(self._unscoped()))
         return named.text + (self._template_arguments() if self.peek() == "I" else "")
 
-    def _nested(self) -> WrittenType:
-        while self.peek() in ("r", "V", "K", "R", "O"):
-            self.at += 1
-        whole: WrittenType | None = None
-        while not self.take("E"):
-            if whole is None and self.peek() == "S":
-                whole = WrittenType("std") if self.take("St") else self._substitution()
-            elif self.peek() == "I" and whole is not None:
-                whole = self.remember(WrittenType(whole.text + self._template_arguments()))
-            else:
-                scope = "" if whole is None else whole.text + "::"
-                last = self._made_or_ended(whole) or self._unqualified()
-                whole = self.remember(WrittenType(scope + last))
-        if whole is None:
-            raise NotUnderstood
-        return whole
+    def _part_of(self, whole: WrittenType | None) -> str:
+        return self._made_or_ended(whole) or self._unqualified()
 
     def _made_or_ended(self, whole: WrittenType | None) -> str | None:
         """A constructor's or destructor's name, which is its class's."""
