@@ -129,6 +129,9 @@ static void add_blocks(int count)
 
 int main(int count, char **arguments)
 {
+    // What it reads into would else be allocated after it said that it is ready.
+    static char input[BUFSIZ];
+    setvbuf(stdin, input, _IOFBF, sizeof input);
     kept.reserve(1 << 20);
     add<acme::Session>(2000);
     add<acme::Both>(301);
