@@ -7,12 +7,12 @@ used up, and what is decompressed counts against `max_content_bytes` before it i
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO, Optional
 
+from .digest import sha256
 from .encoding import decode_maps
 from .errors import Damaged, NotACase
 from .framing import (
@@ -90,7 +90,7 @@ class FrameScan:
         self._window = b""
         self._window_offset = 0
         self._expected = 0
-        self._digest = hashlib.sha256()
+        self._digest = sha256()
         self.minor = FORMAT_MINOR
         self.frames = 0
         self.content_bytes = 0

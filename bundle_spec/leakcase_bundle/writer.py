@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 from typing import Any, Optional
 
 from .codecs import Codec, preferred_codec
+from .digest import sha256
 from .encoding import MAX_ARRAY_LENGTH, MAX_FRAME_BYTES, encode_map
 from .errors import SpecViolation
 from .framing import FORMAT_MINOR, LAST, MAX_RECORDS_PER_FRAME, RECORDS, pack_frame, prologue
@@ -32,7 +32,7 @@ class FrameWriter:
     ) -> None:
         self._descriptor = descriptor
         self._codec = codec or preferred_codec()
-        self._digest = hashlib.sha256()
+        self._digest = sha256()
         self._pending: list[bytes] = []
         self._pending_bytes = 0
         self._frame_bytes: list[int] = []

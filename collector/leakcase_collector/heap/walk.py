@@ -23,7 +23,7 @@ from .resident import overlap, total
 from .walk_state import COUNTED_BYTES, DONE, FULL, Lists, Step, WalkState, new_state
 
 #: What is read at once. It bounds our memory, and how long the target's mmap lock is held.
-WINDOW_BYTES = 4 << 20
+WINDOW_BYTES = 1 << 20
 
 
 class Stretch(NamedTuple):

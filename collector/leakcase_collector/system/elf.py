@@ -8,6 +8,7 @@ may come from someone hostile: every count and size is bounded, and what does no
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from functools import cached_property
 from typing import NamedTuple, Protocol
 
@@ -120,11 +121,11 @@ class ElfFile:
         layout = self.struct_order + layout
         return struct.unpack(layout, self.read(offset, struct.calcsize(layout)))
 
-    def iter_unpack(self, layout: str, content: bytes) -> list[tuple[int, ...]]:
+    def iter_unpack(self, layout: str, content: bytes) -> Iterator[tuple[int, ...]]:
         """As many whole items of `layout` as `content` holds."""
         layout = self.struct_order + layout
         whole = len(content) - len(content) % struct.calcsize(layout)
-        return list(struct.iter_unpack(layout, content[:whole]))
+        return struct.iter_unpack(layout, content[:whole])
 
     def string(self, offset: int, end: int) -> str:
         """The NUL-terminated string at a file offset, looked for up to `end` and 4 KB."""
@@ -183,7 +184,7 @@ class ElfFile:
             return []
         if item_bytes != struct.calcsize(self.struct_order + layout):
             raise ElfError("its header names an unknown table layout")
-        return self.iter_unpack(layout, self.read(offset, item_bytes * count))
+        return list(self.iter_unpack(layout, self.read(offset, item_bytes * count)))
 
     def section(self, name: str) -> Section | None:
         """The section of that name that has bytes in the file."""
