@@ -159,6 +159,14 @@ static __always_inline int is_inside(const struct thread *slot, __u64 stack, __u
     return stack < slot->stack_pointer || call != slot->call;
 }
 
+/* For its size, or because none are watched any more. */
+static __always_inline int passed_over(const struct control *settings, struct counters *count)
+{
+    if (settings->armed_allocations)
+        add(&count->passed_over, 1);
+    return SKIP_RETURN;
+}
+
 static __always_inline int entered(const struct registers *context, __u64 cookie)
 {
     struct control *settings = only(&control);
@@ -186,7 +194,7 @@ static __always_inline int entered(const struct registers *context, __u64 cookie
     if (MAY_THROW(cookie) && size >= THROWS_FROM_BYTES)
         return SKIP_RETURN;
     if (!is_wanted && !(moves(call) && settings->armed_frees))
-        return SKIP_RETURN;
+        return passed_over(settings, count);
     slot = slot_of(tid, count);
     if (!slot)
         return SKIP_RETURN;
@@ -203,7 +211,10 @@ static __always_inline int entered(const struct registers *context, __u64 cookie
     slot->has_moved = 0;
     if (moves(call) && argument)
         slot->has_moved = take_out(argument, &slot->moved, count);
-    return is_wanted || slot->has_moved ? WATCH_RETURN : SKIP_RETURN;
+    if (is_wanted || slot->has_moved)
+        return WATCH_RETURN;
+    slot->stack_pointer = 0; /* nobody will see it return */
+    return passed_over(settings, count);
 }
 
 /* Puts back what a call did not move after all. */

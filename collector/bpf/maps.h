@@ -91,6 +91,7 @@ struct counters {
     __u64 lost_sites;
     __u64 lost_samples;
     __u64 lost_threads;
+    __u64 passed_over; /* allocations of sizes that were not asked for */
 };
 
 /* On the ring; then the copy of the stack. */

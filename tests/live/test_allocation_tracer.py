@@ -194,6 +194,19 @@ def test_only_sizes_of_the_band_are_followed(target: Counted) -> None:
             target.tell(f"leak 3 {size}")
         assert sorted(block.size for block in tracer.live()) == [64] * 3 + [127] * 3
         assert tracer.counters().size_log2[6] == 6
+        assert tracer.counters().passed_over == 6
+
+
+@pytest.mark.parametrize("method", METHODS[:2])
+def test_moves_to_sizes_beyond_the_band_hide_no_block_within_it(
+    method: str, target: Counted
+) -> None:
+    with tracing(target, method) as tracer:
+        tracer.arm(max_bytes=15)  # what is moved is nearly always larger
+        target.tell("mix 300")
+        seen = tracer.counters()
+        assert seen.nested == 0, "no function of the program's calls another"
+        assert seen.passed_over > 100
 
 
 def test_each_stack_is_sampled_once_from_where_its_caller_stands(target: Counted) -> None:
@@ -262,12 +275,14 @@ def test_what_died_after_the_window_is_not_still_live(target: Counted) -> None:
         cohort = tracer.live()
         counted_then = tracer.counters().allocations
         tracer.stop_allocations()
-        target.tell("mix 300")
+        target.tell("mix 100")  # on the first slots of those that were used before
         assert tracer.counters().allocations == counted_then
         kept = tracer.still_live(cohort)
         assert 0 < len(kept) < len(cohort)
-        tracer.forget(block.address for block in kept)
-        assert tracer.still_live(kept) == []
+        tracer.forget(block.address for block in kept[:3])
+        assert tracer.still_live(kept) == kept[3:]
+        target.tell("mix 300")
+        assert tracer.still_live(cohort) == [], "the slots are the very same, moved blocks or not"
 
 
 @pytest.mark.parametrize("method", METHODS[:3])

@@ -23,7 +23,7 @@ CONTROL = struct.Struct("<IIQQQQQIIII")
 PROGRESS = struct.Struct("<QQQQ")
 BLOCK = struct.Struct("<QQQII")
 SITE = struct.Struct("<QQQQQ")
-COUNTERS = struct.Struct("<24Q64Q12Q")
+COUNTERS = struct.Struct("<24Q64Q13Q")
 SAMPLE = struct.Struct("<QQQQIIII33Q528s")
 ADDRESS = struct.Struct("<Q")
 ZERO = bytes(4)
@@ -123,6 +123,8 @@ class TracerCounters(NamedTuple):
     is_capped: bool
     first_ns: Optional[int]
     last_ns: Optional[int]
+    #: Allocations that were not counted for their size.
+    passed_over: int = 0
 
 
 def cookie(point: EntryPoint) -> int:
@@ -201,11 +203,11 @@ def unpack_counters(values: bytes, progress: Sequence[int], missed: int) -> Trac
     calls = {word: count for word, count in zip(CALLS, sums) if count}
     events, first_ns, last_ns, is_capped = progress
     (allocations, allocated_bytes, freed, freed_bytes, failed, nested, foreign, reissued,
-     lost_live, lost_sites, lost_samples, lost_threads) = (
+     lost_live, lost_sites, lost_samples, lost_threads, passed_over) = (
         count & ANY_SIZE for count in sums[88:]
     )  # fmt: skip
     return TracerCounters(
         calls, sums[24:88], allocations, allocated_bytes, sum(calls.get(word, 0) for word in FREES),
         freed, freed_bytes, failed, nested, foreign, reissued, lost_live, lost_sites, lost_samples,
-        lost_threads + missed, bool(is_capped), first_ns or None, last_ns or None,
+        lost_threads + missed, bool(is_capped), first_ns or None, last_ns or None, passed_over,
     )  # fmt: skip
