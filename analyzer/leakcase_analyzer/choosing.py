@@ -11,10 +11,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from leakcase_analyzer.findings.base import Bound, Finding, Trend
-from leakcase_analyzer.kinds import KindFound, of_type, per_thread, threads_explain
-from leakcase_analyzer.sentences import Sentence, say
+from leakcase_analyzer.findings.managed_heap import ManagedState
+from leakcase_analyzer.kinds import (
+    KindFound,
+    first_of_type,
+    of_type,
+    per_thread,
+    threads_explain,
+)
+from leakcase_analyzer.sentences import Count, Sentence, Size, say
 from leakcase_analyzer.series.confidence import confidence
 from leakcase_analyzer.series.growth import FULL_WINDOW_SECONDS, WATCH_FACTOR, Status
+from leakcase_analyzer.series.persistence import LEAST_COLLECTIONS
 
 #: A program needs memory beside what it bounds: from this share of a bound on it is reached, and
 #: up to this much beyond it, it holds.
@@ -136,10 +144,16 @@ def respect_bounds(choice: Choice, kind: KindFound, findings: Sequence[Finding])
         if bound.managed_only and kind.kind != "managed-heap":
             continue
         room = bound.bound_bytes * MARGIN + MARGIN_BYTES - choice.main.last
+        full = _full_of_kept(bound, findings) if bound.managed_only else None
         if choice.status == "leak" and room > 0:
+            left = _left_by_collections(bound, findings) if bound.managed_only else ()
+            if left:
+                return replace(choice, because=(*choice.because, *left))
             return _below(choice, bound, room)
         reached = choice.main.last >= REACHED * bound.bound_bytes and room > 0
         if choice.status == "undecided" and choice.main.growth.reason in STOPPED and reached:
+            if full is not None:
+                return replace(choice, because=(bound.claim, full, *choice.because))
             return replace(
                 choice,
                 status="bounded",
@@ -148,6 +162,35 @@ def respect_bounds(choice: Choice, kind: KindFound, findings: Sequence[Finding])
                 confidence=AT_BOUND_CONFIDENCE,
             )
     return choice
+
+
+def _left_by_collections(bound: Bound, findings: Sequence[Finding]) -> tuple[Sentence, ...]:
+    """Why growth towards the limit of a collected heap is no collector's putting off; empty: it
+    may be. At that limit nothing is dropped as a cache would: the program runs out of memory."""
+    state = first_of_type(findings, ManagedState)
+    change = None if state is None else state.change
+    if change is None or not change.is_confirmed or (change.collections or 0) < LEAST_COLLECTIONS:
+        return ()
+    return (
+        bound.claim,
+        say(
+            "that only bounds it: {count} left what grew, so it is not garbage that piles up until "
+            "the bound is met",
+            count=Count(change.collections or 0, "collection"),
+        ),
+    )
+
+
+def _full_of_kept(bound: Bound, findings: Sequence[Finding]) -> Sentence | None:
+    """That a collected heap stands at its limit because collections free hardly any of it."""
+    state = first_of_type(findings, ManagedState)
+    kept = None if state is None else state.heap.kept_bytes
+    if kept is None or kept < REACHED * bound.bound_bytes:
+        return None
+    return say(
+        "collections leave {kept} of that: it is full, and stopped for want of room",
+        kept=Size(kept),
+    )
 
 
 def _below(choice: Choice, bound: Bound, room_bytes: float) -> Choice:

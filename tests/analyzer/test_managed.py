@@ -162,3 +162,34 @@ def test_mappings_of_another_allocator_are_its_own_in_use_or_kept(answer: Answer
     assert analysis.memory.allocator_bytes == 48 * MIB
     assert analysis.memory.live_heap_bytes is None
     assert known_parts(analysis) == analysis.memory.resident_bytes
+
+
+# --- a limit of the collected heap ----------------------------------------------------------------
+
+
+def test_a_leak_that_collections_leave_is_not_excused_by_the_heaps_limit(answer: Answer) -> None:
+    for kept_share, status in ((0.95, "leak"), (0.1, "undecided")):
+        case = java(kept_share)
+        case.setting("-Xmx", 1 << 30)
+        analysis = answer(case)
+        verdict = analysis.verdict
+        assert verdict.status == status, kept_share
+        said = " ".join(render(reason) for reason in verdict.reasons)
+        assert ("-Xmx = 1.00 GiB" in said) == (status == "leak")
+        assert ("that only bounds it" in said) == (status == "leak")
+        met = [one.limit for one in analysis.time_to_limits]
+        assert ("the limit of its collected heap, -Xmx" in met) == (status == "leak")
+
+
+def test_a_full_heap_that_stopped_at_its_limit_is_not_called_bounded(answer: Answer) -> None:
+    for kept, status in ((62 * MIB, "undecided"), (8 * MIB, "bounded")):
+        case = allow(Capture(seconds=40, runtime="jvm"))
+        case.anonymous_bytes = case.filling_cache(14 * MIB, 68 * MIB, 32)
+        case.mappings = [Mapping("anonymous", 14 * MIB, 68 * MIB)]
+        told(case, 0, 12 * MIB, kept=min(kept, 10 * MIB))
+        told(case, 40, 64 * MIB, kept=kept, collections=60)
+        case.setting("-Xmx", 64 * MIB)
+        verdict = answer(case).verdict
+        assert verdict.status == status
+        said = " ".join(render(reason) for reason in verdict.reasons)
+        assert ("for want of room" in said) == (status == "undecided")

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from leakcase_analyzer.evidence import Evidence
-from leakcase_analyzer.findings.base import Finding, Observation, RuledOut, TimeToLimit, Trend
+from leakcase_analyzer.findings.base import (
+    Bound,
+    Finding,
+    Observation,
+    RuledOut,
+    TimeToLimit,
+    Trend,
+)
+from leakcase_analyzer.findings.bounds import bounds
 from leakcase_analyzer.findings.mapped_extent import capped_trend
 from leakcase_analyzer.findings.tracks import (
     ADDRESS_SPACE,
@@ -25,6 +33,7 @@ def limits(evidence: Evidence) -> Iterator[Finding]:
     rate = sum(_rate(found) for found in held)
     yield from _group(evidence, rate)
     yield from _host(evidence, rate)
+    yield from _collected_heap(evidence, rate)
     own = evidence.limits
     if own is not None:
         space = trend(evidence, ADDRESS_SPACE)
@@ -77,6 +86,20 @@ def _host(evidence: Evidence, rate: float) -> Iterator[Finding]:
     yield from _meets(
         "the end of the host's free memory and swap", "bytes", room, room, rate, "make room there"
     )
+
+
+def _collected_heap(evidence: Evidence, rate: float) -> Iterator[Finding]:
+    """The limit of a collected heap, by what its collections leave."""
+    looks = [(at, heap.kept_bytes) for at, heap in evidence.managed if heap.kept_bytes is not None]
+    if rate <= 0 or len(looks) < 2:
+        return
+    (begun, first), (ended, last) = looks[0], looks[-1]
+    for bound in bounds(evidence):
+        if isinstance(bound, Bound) and bound.managed_only and ended > begun:
+            kept_rate = min(rate, (last - first) / (ended - begun))
+            limit = "the limit of its collected heap, " + bound.setting
+            size = bound.bound_bytes
+            yield from _meets(limit, "bytes", size, size - last, kept_rate, RAISE)
 
 
 def _meets(
