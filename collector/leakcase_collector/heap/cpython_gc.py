@@ -127,9 +127,9 @@ class _Ring:
         kept, load, unpack = blocks.kept, blocks.load, _NODE.unpack_from
         remember, last = self._trail.append, self._last
         heap_types = self._walker.heap_types
-        following = self._walker.next_of(last)
+        following, mask = self._walker.next_of(last), self._walker.link_mask
         for _ in range(_STEPS_A_LOOK):
-            node = following
+            node = following & mask
             number = node >> SHIFT
             block = kept.get(number) or load(number)
             following, back, _, kind, size, _, allocated = unpack(block, node & MASK)
@@ -202,12 +202,13 @@ class Walker:
         #: The addresses of classes, which are objects on the lists themselves.
         self.heap_types: set[int] = set()
         self.budget = budget
+        self.link_mask = collector.link_mask
         self._collector = collector
-        self._full_collections = 0
+        self._upheavals = b""
 
     def next_of(self, node: int) -> int:
         """The link as it is now; 0 where it cannot be read."""
-        return int.from_bytes(self.blocks.read_now(node, 8), "little")
+        return int.from_bytes(self.blocks.read_now(node, 8), "little") & self.link_mask
 
     def previous_of(self, node: int) -> int:
         return int.from_bytes(self.blocks.read_now(node + 8, 8), "little") & -4
@@ -216,17 +217,14 @@ class Walker:
     def is_void(self) -> bool:
         """Whether what was walked so far is worth nothing: a full collection takes the old list
         apart and puts it together in another order. Or there is no time to go on."""
-        return (
-            self.budget.is_spent
-            or self._collector.collections(self.blocks)[2] != self._full_collections
-        )
+        return self.budget.is_spent or self._collector.upheavals(self.blocks) != self._upheavals
 
     def walk(self) -> Tracked:
         """All objects on the lists."""
         for _ in range(_FULL_WALKS):
             self._wait_for_collection()
             self.blocks.forget()
-            self._full_collections = self._collector.collections(self.blocks)[2]
+            self._upheavals = self._collector.upheavals(self.blocks)
             permanent, old = (_Ring(self, head) for head in self._collector.heads[:2])
             permanent.walk()
             old.walk()
@@ -249,7 +247,7 @@ class Walker:
         for _ in range(_YOUNG_WALKS):
             self._wait_for_collection()
             self.blocks.forget()
-            before = self._collector.collections(self.blocks)
+            before = self._collector.moves(self.blocks)
             old.walk()
             rings = [_Ring(self, head) for head in self._collector.heads[2:]]
             for ring in rings:
@@ -258,7 +256,7 @@ class Walker:
             for ring in rings:
                 tally.add(ring.tally)
             is_whole = all(ring.is_whole for ring in (old, *rings))
-            if is_whole and self._collector.collections(self.blocks) == before:
+            if is_whole and self._collector.moves(self.blocks) == before:
                 return tally, not self._collector.is_collecting(self.blocks)
             if self.is_void:
                 break

@@ -2,9 +2,9 @@
 
 The numbers up to 3.12 are offsets in the headers of those releases (Include/cpython/pystate.h,
 Include/internal/pycore_frame.h, pycore_interp.h and pycore_runtime.h, code.h, frameobject.h), the
-same in every bug-fix release of each. 3.13 publishes its own at the beginning of _PyRuntime
-(Include/internal/pycore_debug_offsets.h). Both are believed only where what is read by them has the
-shape that it must have: a thread state names its interpreter, a frame's code is a code object.
+same in every bug-fix release of each. 3.13 and later publish their own (`cpython_offsets`). Both
+are believed only where what is read by them has the shape that it must have: a thread state names
+its interpreter, a frame's code is a code object.
 """
 
 from __future__ import annotations
@@ -16,14 +16,12 @@ from typing import NamedTuple, Optional
 from leakcase_collector.errors import NotSupported
 
 from .cpython_blocks import ResidentBlocks
+from .cpython_offsets import OFFSETS_BYTES, PublishedOffsets, published_offsets
 from .cpython_runtime import PythonImage
 
 _ABSENT = 0xFFFF
 #: struct python_layout of collector/bpf/python.h.
 _FOR_KERNEL = struct.Struct("=QQ11H2x4BI")
-#: The beginning of _Py_DebugOffsets: cookie, version, whether free-threaded, then one word each.
-_OFFSETS = struct.Struct("=8sQQ41Q")
-_COOKIE = b"xdebugpy"
 
 
 class CodeLayout(NamedTuple):
@@ -176,10 +174,10 @@ _TABLE = {
 
 
 def layout_of(image: PythonImage, blocks: ResidentBlocks) -> PythonLayout:
-    """Of the CPython that is at `image`. NotSupported for other versions than 3.8 to 3.13."""
-    content = blocks.read_now(image.runtime, _OFFSETS.size)
-    if content.startswith(_COOKIE):
-        return _published(_OFFSETS.unpack(content))
+    """Of the CPython that is at `image`. NotSupported for other versions than 3.8 to 3.14."""
+    published = published_offsets(blocks.read_now(image.runtime, OFFSETS_BYTES), _unknown)
+    if published is not None:
+        return _published(published)
     match = re.match(r"3\.(\d+)", image.version or "")
     layout = _TABLE.get(int(match.group(1))) if match else None
     if layout is None:
@@ -187,41 +185,37 @@ def layout_of(image: PythonImage, blocks: ResidentBlocks) -> PythonLayout:
     return layout
 
 
-def _published(words: tuple[int, ...]) -> PythonLayout:
-    """From _Py_DebugOffsets of 3.13; later versions have other fields in between."""
-    _, version, is_free_threaded, *offsets = words
-    if version >> 16 != 0x030D:
-        raise _unknown(f"its version is {version >> 24 & 0xFF}.{version >> 16 & 0xFF}")
-    if is_free_threaded:
-        raise _unknown("it is a free-threaded build")
-    runtime, interpreter = offsets[0:3], offsets[3:16]
-    thread, frame, code = offsets[16:25], offsets[25:31], offsets[31:41]
-    if max(*runtime[2:], *interpreter[2:4], *thread, *frame, *code) >= _ABSENT:
-        raise _unknown("its own description of itself is damaged")
+def _published(offsets: PublishedOffsets) -> PythonLayout:
     return PythonLayout(
-        minor=13,
-        interpreters=runtime[2],
-        next_interpreter=interpreter[2],
-        threads=interpreter[3],
-        thread_id=thread[5],
-        native_id=thread[6],
-        thread_frame=thread[4],
+        minor=offsets.minor,
+        interpreters=offsets.runtime_interpreters,
+        next_interpreter=offsets.interpreter_next,
+        threads=offsets.interpreter_threads,
+        thread_id=offsets.thread_id,
+        native_id=offsets.thread_native_id,
+        thread_frame=offsets.thread_frame,
         cframe_frame=None,
-        previous=frame[1],
-        frame_code=frame[2],
-        instruction=frame[3],
-        owner=frame[5],
+        previous=offsets.frame_previous,
+        frame_code=offsets.frame_code,
+        instruction=offsets.frame_instruction,
+        owner=offsets.frame_owner,
         is_entry=None,
         shim_owner=3,
-        code=CodeLayout(code[5], code[1], code[3], code[4], code[9]),
+        code=CodeLayout(
+            first_line=offsets.code_first_line,
+            file=offsets.code_file,
+            name=offsets.code_name,
+            line_table=offsets.code_line_table,
+            start=offsets.code_start,
+        ),
         ascii_data=40,
         unicode_data=56,
-        running=("interpreter", interpreter[12]),
+        running=("interpreter", offsets.interpreter_lock_holder),
     )
 
 
 def _unknown(why: str) -> NotSupported:
     return NotSupported(
-        f"cannot name the functions of the Python interpreter: {why}. CPython 3.8 to 3.13 is "
-        "covered; the functions of C beneath are named all the same."
+        f"cannot name the functions of the Python interpreter: {why}. CPython 3.8 to 3.14 with a "
+        "global lock is covered; the functions of C beneath are named all the same."
     )

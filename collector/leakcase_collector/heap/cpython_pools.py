@@ -38,8 +38,10 @@ _READS = 6
 #: Of a block that are looked at: PyGC_Head, two words of an instance, ob_refcnt, ob_type.
 _WORDS = 6
 _OFTEN = 4
-#: A reference count: above it is a pointer. Immortal objects of 3.12 and 3.13 have 2**32 - 1.
+#: A reference count: above it is a pointer. Immortal objects of 3.12 and 3.13 have 2**32 - 1; since
+#: 3.14 the highest 16 bits are flags, such as that the object is immortal (Include/refcount.h).
 _REFERENCES_MAX = 1 << 40
+_REFERENCES_MASK = (1 << 48) - 1
 
 
 class _Header(NamedTuple):
@@ -128,15 +130,18 @@ class Pools:
                 yield from range(-(-low // size) * size, high, size)
 
 
-def find_pools(memory: Memory, budget: Budget) -> Optional[Pools]:
-    """The pools of whichever size there are; None where there are none."""
+def find_pools(memory: Memory, budget: Budget) -> tuple[Optional[Pools], bool]:
+    """The pools of whichever size there are, None where there are none; and whether there was time
+    to find them all: if not, None as well, as a part of them would look like all."""
     mappings = memory.mappings()
     for pool_bytes in _POOL_SIZES:
         pools = Pools(memory, pool_bytes)
         pools.find(mappings, budget)
+        if not pools.is_whole:
+            return None, False
         if pools.addresses:
-            return pools
-    return None
+            return pools, True
+    return None, True
 
 
 class KnownTypes:
@@ -208,9 +213,13 @@ class Contents:
         # _gc_next, 0 where the collector does not track the object.
         links = blocks[before - 2 :: step].tolist() if before else None
         for number, kind in enumerate(kinds):
-            if kind in wanted and 0 < references[number] < _REFERENCES_MAX and not done[number]:
-                # A tuple of types would look like an instance two words on.
-                done[number] = 1
+            count = references[number] & _REFERENCES_MASK
+            if kind not in wanted or count >= _REFERENCES_MAX or done[number]:
+                continue
+            # A tuple of types would look like an instance two words on, and so would one that was
+            # freed and is kept for the next.
+            done[number] = 1
+            if count:
                 tally = self.tracked if links and links[number] else self.untracked
                 tally[kind, size_class] += 1
 

@@ -1,13 +1,13 @@
 """Where in a process CPython is: the exported symbols, the interpreter, the collector's lists.
 
 Only symbols that extension modules link against are used, `_PyRuntime` and some types, so that
-stripped programs have them too. The rest is found by its shape, which 3.8 to 3.13 share; what
-has another shape is refused, never guessed.
+stripped programs have them too. The rest is found by what the interpreter says of itself (3.13 and
+later: `cpython_offsets`) or by its shape, which 3.8 to 3.12 share; what has another shape is
+refused, never guessed.
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 from typing import NamedTuple, Optional
 
@@ -17,6 +17,7 @@ from leakcase_collector.system.elf_symbols import dynamic_symbol
 from leakcase_collector.system.memory import MemoryMapping
 
 from .cpython_blocks import ResidentBlocks
+from .cpython_offsets import OFFSETS_BYTES, PublishedOffsets, published_offsets
 
 #: `_PyRuntime` has 1.4 KB in 3.8 and 460 KB in 3.12.
 _RUNTIME_LIMIT_BYTES = 8 << 20
@@ -25,17 +26,26 @@ _INTERPRETER_SEARCH_BYTES = 64 << 10
 #: The collector of an embedded interpreter (3.11 and later) lies within its first 8 KB.
 _INTERPRETER_LIMIT_BYTES = 64 << 10
 _INTERPRETERS_MAX = 1 << 20
-#: Begins _Py_DebugOffsets, itself the beginning of _PyRuntime since 3.13; then come PY_VERSION_HEX
-#: and whether the build is free-threaded (Include/internal/pycore_debug_offsets.h).
-_COOKIE = b"xdebugpy"
-_LAST_VERSION = 0x030D
-
 #: struct gc_generation since 3.8: list head (next, previous), threshold, count.
 GENERATION_BYTES = 24
-#: From generations[0] on: three generations, a pointer to the first, the permanent one, and
-#: for each generation how many collections there were and two more figures.
-_SELF_POINTER, PERMANENT, _STATISTICS, _COLLECTING = 72, 80, 104, 176
-_STATE_BYTES = 184
+#: From generations[0] on: three generations, a pointer to the first, the permanent one, for each
+#: generation how many collections there were and two more figures, and whether one is under way.
+_SELF_POINTER, _PERMANENT, _STATE_BYTES = 72, 80, 184
+#: From the permanent one on.
+_STATISTICS, _COLLECTING = 24, 96
+_STATISTICS_BYTES = 72
+#: Where generations[0] is in the published structure of 3.13 and later. In 3.14 the pointer to it
+#: stands at the end, and releases up to 3.14.4 have in its place, behind another number, which of
+#: the two old lists is which: they collect a part of these at a time (pycore_interp_structs.h).
+_GENERATIONS = 24
+_PROGRESS_BYTES = 16
+_PERMANENTS = (72, _PERMANENT)
+
+_NOT_ONE = (
+    "it is not running yet or any more, it has sub-interpreters, or it is a version that is not "
+    "known"
+)
+_NO_SHAPE = "its garbage collector is not of a known shape"
 
 
 #: What makes tracked objects (Include/objimpl.h): memory of any type, and three whose freed objects
@@ -72,27 +82,48 @@ class Collector(NamedTuple):
     """The garbage collector's state: `generations` is the address of generations[0]."""
 
     generations: int
+    #: From there to the permanent generation.
+    permanent: int = _PERMANENT
+    #: Where an incremental collector keeps its progress; None where there is none such.
+    progress: Optional[int] = None
 
     @property
     def heads(self) -> tuple[int, int, int, int]:
         """The heads of the lists: permanent, then oldest to youngest."""
         first = self.generations
         return (
-            first + PERMANENT,
+            first + self.permanent,
             first + 2 * GENERATION_BYTES,
             first + GENERATION_BYTES,
             first,
         )
 
-    def collections(self, blocks: ResidentBlocks) -> tuple[int, int, int]:
-        """How many collections of each generation there were, as of now."""
-        content = blocks.read_now(self.generations + _STATISTICS, 72)
-        numbers = struct.unpack("=9Q", content)
-        return numbers[0], numbers[3], numbers[6]
+    @property
+    def link_mask(self) -> int:
+        """Which bits of a link are the address: the others of an incremental collector are flags,
+        all others have such only while they are at work."""
+        return -1 if self.progress is None else -4
+
+    def moves(self, blocks: ResidentBlocks) -> bytes:
+        """Changes whenever objects were moved from list to list. Read now."""
+        content = blocks.read_now(self._statistics, _STATISTICS_BYTES)
+        if self.progress is not None:
+            content += blocks.read_now(self.progress, _PROGRESS_BYTES)
+        return content
+
+    def upheavals(self, blocks: ResidentBlocks) -> bytes:
+        """Changes whenever the oldest list may have been taken apart. Read now."""
+        moves = self.moves(blocks)
+        return moves[48:56] if self.progress is None else moves
 
     def is_collecting(self, blocks: ResidentBlocks) -> bool:
         """Whether a collection is under way, in which the lists are taken apart."""
-        return blocks.read_now(self.generations + _COLLECTING, 4) != b"\0\0\0\0"
+        at = self.generations + self.permanent + _COLLECTING
+        return blocks.read_now(at, 4) != b"\0\0\0\0"
+
+    @property
+    def _statistics(self) -> int:
+        return self.generations + self.permanent + _STATISTICS
 
 
 def python_image(
@@ -143,41 +174,52 @@ def find_collector(image: PythonImage, blocks: ResidentBlocks) -> Collector:
     if not 0 < image.runtime_bytes <= _RUNTIME_LIMIT_BYTES:
         raise _refusal("its runtime state has an impossible size")
     content = blocks.read_now(image.runtime, image.runtime_bytes // 8 * 8)
-    _refuse_newer(content)
     words = _words(content)
+    published = published_offsets(content[:OFFSETS_BYTES], _refusal)
+    if published is not None:
+        return _published(published, words, blocks)
     found = _collectors(image.runtime, words)
     if len(words) < 512 and len(found) == 1:
         return found[0]  # 3.8: one collector for all interpreters, in the runtime itself.
     main = _only_interpreter(image.runtime, words)
     if main is None:
-        raise _refusal(
-            "it is not running yet or any more, it has sub-interpreters, or it is a version that "
-            "is not known"
-        )
+        raise _refusal(_NOT_ONE)
     if image.runtime <= main < image.runtime + image.runtime_bytes:
         found = [c for c in found if 0 < c.generations - main < _INTERPRETER_LIMIT_BYTES]
     else:
         found = _collectors(main, _words(blocks.read_now(main, _INTERPRETER_SEARCH_BYTES)))[:1]
     if len(found) != 1:
-        raise _refusal("its garbage collector is not of a known shape")
+        raise _refusal(_NO_SHAPE)
     return found[0]
+
+
+def _published(offsets: PublishedOffsets, runtime: memoryview, blocks: ResidentBlocks) -> Collector:
+    """The collector of the one interpreter, from where it is said to be."""
+    index = offsets.runtime_interpreters // 8
+    first, main, next_number = (*runtime[index : index + 3], 0, 0, 0)[:3]
+    if first != main or not main or main % 8 or not 0 < next_number < _INTERPRETERS_MAX:
+        raise _refusal(_NOT_ONE)
+    start = main + offsets.interpreter_collector
+    generations = start + _GENERATIONS
+    permanent = offsets.collector_collecting - _COLLECTING - _GENERATIONS
+    last = start + offsets.collector_bytes - 8
+    is_incremental = permanent < _PERMANENT and _word(blocks, last) != generations
+    found = Collector(generations, permanent, last - 8 if is_incremental else None)
+    content = blocks.read_now(generations, _STATE_BYTES)
+    if permanent not in _PERMANENTS or not _is_collector(found, _words(content)):
+        raise _refusal(_NO_SHAPE)
+    return found
+
+
+def _word(blocks: ResidentBlocks, address: int) -> int:
+    return int.from_bytes(blocks.read_now(address, 8), "little")
 
 
 def _refusal(why: str) -> NotSupported:
     return NotSupported(
-        f"cannot count the objects of the Python interpreter: {why}. CPython 3.8 to 3.13 with one "
-        "interpreter is covered; the rest of the capture is not affected."
+        f"cannot count the objects of the Python interpreter: {why}. CPython 3.8 to 3.14 with one "
+        "interpreter and a global lock is covered; the rest of the capture is not affected."
     )
-
-
-def _refuse_newer(content: bytes) -> None:
-    if content[:8] != _COOKIE:
-        return
-    version, is_free_threaded = struct.unpack_from("=QQ", content, 8)
-    if is_free_threaded:
-        raise _refusal("it is a free-threaded build, which keeps no lists of objects")
-    if version >> 16 > _LAST_VERSION:
-        raise _refusal(f"it is version {version >> 24 & 0xFF}.{version >> 16 & 0xFF}")
 
 
 def _words(content: bytes) -> memoryview:
@@ -189,16 +231,19 @@ def _collectors(start: int, words: memoryview) -> list[Collector]:
     found = []
     for index in range(len(words) - _STATE_BYTES // 8):
         address = start + 8 * index
-        if words[index + _SELF_POINTER // 8] == address and _is_collector(address, words[index:]):
-            found.append(Collector(address))
+        collector = Collector(address)
+        is_one = words[index + _SELF_POINTER // 8] == address
+        if is_one and _is_collector(collector, words[index:]):
+            found.append(collector)
     return found
 
 
-def _is_collector(address: int, words: memoryview) -> bool:
-    """Each list is empty, and then both links are its own, or has two pointers."""
-    for offset in (0, GENERATION_BYTES, 2 * GENERATION_BYTES, PERMANENT):
-        head = address + offset
-        following, previous, limits = words[offset // 8 : offset // 8 + 3]
+def _is_collector(collector: Collector, words: memoryview) -> bool:
+    """Each list is empty, and then both links are its own, or has two pointers. `words`: from
+    generations[0] on."""
+    for head in collector.heads:
+        index = (head - collector.generations) // 8
+        following, previous, limits = words[index : index + 3]
         if (following == head) != (previous == head):
             return False
         if following % 8 or previous % 8 or not following or not previous:

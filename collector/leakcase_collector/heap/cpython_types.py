@@ -1,6 +1,6 @@
 """CPython's types, read from outside: what an object is called and how large it is.
 
-The offsets are those of PyTypeObject, the same from 3.8 to 3.13 (Include/cpython/object.h).
+The offsets are those of PyTypeObject, the same from 3.8 to 3.14 (Include/cpython/object.h).
 """
 
 from __future__ import annotations

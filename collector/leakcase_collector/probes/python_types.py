@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Optional
 
 from leakcase_bundle.records import PythonCensus, PythonTypes
 from leakcase_bundle.strings import SymbolToken
-from leakcase_collector.errors import LeftOut, NotSupported
+from leakcase_collector.errors import LeftOut, NoTime, NotSupported
 from leakcase_collector.heap.cpython import Census, TypeCount, count_objects
 from leakcase_collector.heap.cpython_runtime import PythonImage, python_image
 from leakcase_collector.system.clock import NS_PER_MS, NS_PER_SECOND
@@ -25,7 +25,12 @@ _LIBRARY = re.compile(r"/lib(python|pypy)[^/]*\.so[^/]*$")
 _PYPY = re.compile(r"/libpypy[^/]*$|/pypy[^/]*$")
 #: Of anonymous memory, on a 2 GHz-class core; at most what a census allows itself.
 _CPU_NS_PER_PAGE = 40_000
-_CPU_MAX_NS = 5 * NS_PER_SECOND
+_CPU_MAX_NS = 7 * NS_PER_SECOND
+_NO_TIME = (
+    "Python's small objects were not counted at some look: there are too many of them, or this "
+    "host is too busy. What they take is part of the memory that is not explained then. Capture "
+    "when the host is less busy."
+)
 
 
 def find_python(subject: Subject) -> Optional[PythonImage]:
@@ -55,7 +60,7 @@ def find_python(subject: Subject) -> Optional[PythonImage]:
 
 def _other_python(why: str) -> NotSupported:
     return NotSupported(
-        f"cannot count the objects of this Python: {why}. CPython 3.8 to 3.13 is covered; "
+        f"cannot count the objects of this Python: {why}. CPython 3.8 to 3.14 is covered; "
         "the rest of the capture is not affected."
     )
 
@@ -97,6 +102,8 @@ class PythonTypesProbe(Probe):
             census = count_objects(memory, image)
         context.subject.require_alive()
         context.emit(self._totals(context, census, image, taken_ns))
+        if not census.pools_in_time:
+            context.gap(NoTime(_NO_TIME), None)
         number, self._census = self._census, self._census + 1
         self._write_types(context, number, census.types)
 

@@ -71,8 +71,8 @@ def debug_offsets(version: int, free_threaded: int) -> bytes:
 
 
 def test_a_newer_version_is_refused_by_its_number() -> None:
-    with pytest.raises(NotSupported, match=r"version 3\.14"):
-        collector_of(debug_offsets(0x030E00F0, 0))
+    with pytest.raises(NotSupported, match=r"version 3\.16"):
+        collector_of(debug_offsets(0x031000F0, 0))
 
 
 def test_a_free_threaded_build_is_refused() -> None:
@@ -92,7 +92,7 @@ def test_an_older_python_is_refused(python: str) -> None:
     with started([python, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        with pytest.raises(NotSupported, match=r"3\.8 to 3\.13"):
+        with pytest.raises(NotSupported, match=r"3\.8 to 3\.14"):
             census(process.pid)
 
 
