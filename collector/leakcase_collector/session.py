@@ -49,6 +49,7 @@ from .system.clock import (
 )
 from .system.door import System
 from .system.identity import ProcessIdentity
+from .system.priority import Turns
 from .system.signals import StopRequest
 
 _SUSPENDED_NS = 1_000_000_000
@@ -88,6 +89,7 @@ class Session:
         self._show = show
         self._settled = settled
         self._series = SeriesBuffer()
+        self._turns = Turns(system)
         self._runs = [ProbeRun(probe, self) for probe in probes]
         self._missed = 0
         self._next_flush_ns = 0
@@ -118,7 +120,6 @@ class Session:
                 ProbeRun(probe, self).gap(NotConsented(f"{probe.name} was not allowed."))
             self._listen_for_marks()
             self._begin()
-            self._settled()
             end = self._loop(stop)
             decision = self._finish(end)
             if end == "duration" and stop.is_requested:  # while the last probe was at work
@@ -161,6 +162,7 @@ class Session:
                 self._begin_one(run)
         self.samples += 1
         self._settled()
+        self._turns.look()
         for run in self._runs:
             if run.probe.level != "observe":
                 self._begin_one(run)
@@ -171,9 +173,9 @@ class Session:
         run.predict()
         if not self._fits(run):
             return
-        run.call(run.probe.begin, monotonic_ns())
+        self._call(run, run.probe.begin, monotonic_ns())
         if run.probe.cadence is Cadence.TICK:
-            run.call(run.probe.sample, self.started_ns)
+            self._call(run, run.probe.sample, self.started_ns)
         elif run.probe.cadence is Cadence.PACED:
             self._pace(run, monotonic_ns())
 
@@ -233,9 +235,9 @@ class Session:
             if run.dead:
                 continue
             if run.probe.cadence is Cadence.TICK:
-                run.call(run.probe.sample, now)
+                self._call(run, run.probe.sample, now)
             elif run.probe.cadence is Cadence.PACED and now >= run.due_ns:
-                run.call(run.probe.sample, now)
+                self._call(run, run.probe.sample, now)
                 self._pace(run, now)
         self.samples += 1
         if now >= self._next_flush_ns:
@@ -243,11 +245,15 @@ class Session:
         if self._show is not None:
             self._show(self, now)
 
+    def _call(self, run: ProbeRun, step: Callable[[Any, int], None], taken_ns: int) -> None:
+        run.call(step, taken_ns)
+        self._turns.look()
+
     def _after_exec(self, now: int) -> None:
         self.case.add(Event(now, "exec"))
         for run in self._runs:
             if not run.dead:
-                run.call(run.probe.executed, now)
+                self._call(run, run.probe.executed, now)
             run.due_ns = 0
 
     def _pace(self, run: ProbeRun, now: int) -> None:
@@ -286,7 +292,7 @@ class Session:
     def _finish(self, end: str) -> Decision:
         for run in self._runs:
             if not run.dead:
-                run.call(run.probe.finish, monotonic_ns())
+                self._call(run, run.probe.finish, monotonic_ns())
         return self._decide(monotonic_ns())
 
     def _finish_without_target(self) -> None:
@@ -294,7 +300,7 @@ class Session:
         for run in self._runs:
             with contextlib.suppress(TargetGone, OutputError):
                 if not run.dead:
-                    run.call(run.probe.finish, monotonic_ns())
+                    self._call(run, run.probe.finish, monotonic_ns())
 
     def _decide(self, now: int) -> Decision:
         decision = self.look.decide(now)

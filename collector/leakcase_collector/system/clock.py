@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple, Optional
 
+from leakcase_collector.errors import CollectorError
 from leakcase_collector.system.door import System
 
 NS_PER_SECOND = 1_000_000_000
@@ -119,6 +120,18 @@ def own_cpu_ns() -> int:
 def thread_cpu_ns() -> int:
     """CPU time of the calling thread: the cost of one probe."""
     return time.thread_time_ns()
+
+
+def own_turns(system: System) -> Optional[tuple[int, int]]:
+    """For how long the calling thread ran, and waited for a core while it could have run, ns.
+
+    None where the kernel does not tell (CONFIG_SCHED_INFO; Documentation/scheduler/sched-stats.rst).
+    """
+    try:
+        ran_ns, waited_ns = system.read_bytes("/proc/thread-self/schedstat").split()[:2]
+        return int(ran_ns), int(waited_ns)
+    except (CollectorError, ValueError):
+        return None
 
 
 def process_cpu_ns(pid: int) -> Optional[int]:

@@ -8,8 +8,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
+from .clock import NS_PER_MS, own_turns
+from .door import System
+
 NICE_INCREMENT = 10
+#: For who cannot take it back: a third of a turn on a busy core, where 10 leaves a tenth.
+NICE_FOR_GOOD = 5
 OOM_SCORE_ADJ = 1000
+#: It waited for so long, and so many times as long as it ran: the host leaves it no turns.
+WAITED_NS = 100 * NS_PER_MS
+WAITED_TIMES = 3
 
 #: ioprio_set by machine (arch/*/entry/syscalls, include/uapi/asm-generic/unistd.h).
 _IOPRIO_SET = {
@@ -69,15 +77,44 @@ def in_a_hurry() -> Iterator[None]:
                 os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
+class Turns:
+    """Notices that a busy host leaves no turns to the last in line, and gets back into it.
+
+    Looks would take minutes there, and what they tell of would lie far apart. What the collector
+    may use is bounded by itself, so that it need not be held up as well. Only with CAP_SYS_NICE,
+    and it stays SCHED_BATCH: it waits for its turn, and takes nobody's.
+    """
+
+    def __init__(self, system: System) -> None:
+        self._system = system
+        self._before = own_turns(system)
+        self._is_starved = False
+
+    def look(self) -> None:
+        """To be called often: gets back where it waited too much since any call before."""
+        before, self._before = self._before, own_turns(self._system)
+        if before is not None and self._before is not None:
+            ran_ns, waited_ns = (now - then for now, then in zip(self._before, before))
+            starves = waited_ns >= max(WAITED_NS, WAITED_TIMES * ran_ns)
+            self._is_starved = self._is_starved or starves
+        if self._is_starved and _former_nice:
+            with suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, 0, _former_nice[0])
+
+
 def _lower_nice() -> int | None:
     former = os.getpriority(os.PRIO_PROCESS, 0)
+    if _former_nice:
+        return former  # Once: twice would be the lowest there is.
     try:
-        lowered = os.nice(NICE_INCREMENT)
-        if not _former_nice:
-            _former_nice.append(former)
-        return lowered
+        lowered = os.nice(NICE_FOR_GOOD)
     except OSError:
         return None
+    _former_nice.append(former)
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, former)
+        lowered = os.nice(NICE_INCREMENT)
+    return lowered
 
 
 def _choose_batch() -> bool:

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from leakcase_collector.errors import OutputError
+from leakcase_collector.system.door import System
 from leakcase_collector.system.ownership import Invoker, create_private_file, invoking_user
+from leakcase_collector.system.priority import Turns
 from tests.collector.system.started import NOBODY, as_nobody, needs_root
 
 
@@ -152,11 +154,49 @@ print(json.dumps({
     ).stdout
     seen = json.loads(output)
     achieved = seen["achieved"]
-    assert achieved["nice"] == seen["nice"] == min(seen["before"] + 10, 19)
+    # Who cannot take it back gives way less: a busy host would leave it no turn at all.
+    steps = 10 if os.geteuid() == 0 else 5
+    assert achieved["nice"] == seen["nice"] == min(seen["before"] + steps, 19)
     assert achieved["is_batch"] is seen["batch"] is True
     assert achieved["oom_score_adj"] == seen["oom"] == 1000
     assert achieved["is_core_free"] is True
     assert seen["core"] <= 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs CAP_SYS_NICE")
+def test_who_is_never_let_through_gets_back_into_line_and_stays_there(tmp_path: Path) -> None:
+    """By what the kernel says of turns, written here: ran, and waited, in ns."""
+    code = """
+import json, os, sys
+from pathlib import Path
+from leakcase_collector.system.door import System
+from leakcase_collector.system.priority import Turns, yield_to_host
+told = Path(sys.argv[1]) / "thread-self" / "schedstat"
+told.parent.mkdir()
+def tell(ran_ms, waited_ms):
+    told.write_text(f"{ran_ms * 10**6} {waited_ms * 10**6} 7")
+tell(100, 90)
+turns, seen = Turns(System(proc=sys.argv[1])), [os.nice(0)]
+yield_to_host()
+for figures in ((140, 100), (200, 270), (210, 360), (211, 500), (300, 500)):
+    tell(*figures)
+    turns.look()
+    seen.append(os.nice(0))
+print(json.dumps(seen))
+"""
+    output = subprocess.run(
+        [sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE, timeout=20, check=True
+    ).stdout
+    first, *seen = json.loads(output)
+    lowered = min(first + 10, 19)
+    assert seen == [lowered, lowered, lowered, first, first]
+
+
+def test_turns_that_the_kernel_does_not_tell_of_change_nothing(tmp_path: Path) -> None:
+    turns = Turns(System(proc=str(tmp_path)))
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    turns.look()
+    assert os.getpriority(os.PRIO_PROCESS, 0) == before
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs CAP_SYS_NICE")
@@ -169,6 +209,7 @@ def now():
 seen = [now()]
 with in_a_hurry():
     seen.append(now())
+yield_to_host()
 yield_to_host()
 seen.append(now())
 with in_a_hurry():
