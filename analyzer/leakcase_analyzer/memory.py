@@ -5,15 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from leakcase_analyzer.evidence import Evidence, RegionKey, RegionSize
-from leakcase_analyzer.findings.books import Entry, at
+from leakcase_analyzer.findings.books import Entry, still_true
 from leakcase_analyzer.findings.mapped_extent import FILE_KINDS
 from leakcase_analyzer.findings.tracks import anonymous_and_swap, books_of
-from leakcase_analyzer.heap_looks import HeapLook, PythonLook
 from leakcase_analyzer.kinds import STACK_KINDS
 
-#: A look speaks for the end of the window where memory has changed by no more than this since.
-STILL_TRUE_SHARE = 0.1
-STILL_TRUE_BYTES = 1 << 20
 #: Mappings of a runtime's generated code, and those that an allocator, or Go, makes for itself.
 CODE_KINDS = frozenset({"jit-code"})
 OWN_KINDS = frozenset({"anonymous", "main-heap", "huge-pages"})
@@ -107,19 +103,9 @@ def _last_look(evidence: Evidence) -> Entry | None:
     return last if last is not None and _is_still_true(evidence, last.seconds) else None
 
 
-def _kept(heap: HeapLook | None, python: PythonLook | None) -> int | None:
-    known = [look.kept_bytes for look in (heap, python) if look is not None]
-    return None if not known or None in known else sum(size or 0 for size in known)
-
-
 def _is_still_true(evidence: Evidence, seconds: float) -> bool:
     held = anonymous_and_swap(evidence)
-    if held is None:
-        return False
-    then, now = at(held, seconds), at(held, float(held.seconds[-1]))
-    if then is None or now is None:
-        return False
-    return abs(now - then) <= max(STILL_TRUE_BYTES, STILL_TRUE_SHARE * now)
+    return held is not None and still_true(held, seconds, float(held.seconds[-1]))
 
 
 def _managed(evidence: Evidence) -> float | None:

@@ -296,6 +296,30 @@ def test_pymallocs_pools_are_not_counted_as_mallocs_blocks(answer: Answer) -> No
     assert memory.kept_free_bytes == pytest.approx(8 * MIB, abs=4096)
 
 
+def test_a_busy_host_s_counts_far_apart_are_put_together_where_memory_did_not_change(
+    answer: Answer,
+) -> None:
+    case = allow(Capture(runtime="cpython"))
+    case.anonymous_bytes = case.stable(70 * MIB)
+    see(case, 119, Heap(in_use=32 * MIB))
+    count(case, 90, Objects(pools=26 * MIB, blocks=25 * MIB))
+    analysis = answer(case)
+    assert analysis.memory.runtime_bytes == 25 * MIB
+    assert "Python's objects" not in not_seen(analysis)
+
+
+def test_a_count_of_objects_that_is_no_longer_true_is_not_used_and_that_is_said(
+    answer: Answer,
+) -> None:
+    case = allow(Capture(runtime="cpython"))
+    case.anonymous_bytes = case.stable(70 * MIB) + np.where(case.t >= 100, 20 * MIB, 0)
+    see(case, 119, Heap(in_use=32 * MIB))
+    count(case, 90, Objects(pools=26 * MIB, blocks=25 * MIB))
+    analysis = answer(case)
+    assert analysis.memory.runtime_bytes is None
+    assert "which part of its memory at the end is Python's objects" in not_seen(analysis)
+
+
 def test_books_that_exceed_what_is_resident_at_the_end_are_cut_to_it(answer: Answer) -> None:
     case = allow(Capture())
     case.anonymous_bytes = case.stable(60 * MIB) + np.where(case.t >= 119, -5 * MIB, 0)

@@ -20,6 +20,9 @@ from leakcase_analyzer.sentences import Sentence, Share, Size, say
 #: Two looks no further apart than this, or than this share of the window, are one moment.
 SAME_MOMENT_SECONDS = 2.0
 SAME_MOMENT_SHARE = 0.05
+#: A look speaks for another time where memory has changed by no more than this in between.
+STILL_TRUE_SHARE = 0.1
+STILL_TRUE_BYTES = 1 << 20
 #: Books that lack more of the arenas than this cannot be compared.
 MOST_SKIPPED_SHARE = 0.1
 #: Between a census and the sample beside it a process may grow by this much of what it holds.
@@ -74,7 +77,8 @@ class Books:
     entries: tuple[Entry, ...]
     """Those that can be compared: of the same allocators each."""
     last: Entry | None
-    """The last look, with all that is known of that moment."""
+    """The last look, with all that is known of that moment: pymalloc's books of another one where
+    the memory held has hardly changed since."""
     doubts: tuple[Sentence, ...]
 
     @property
@@ -97,7 +101,7 @@ def read_books(evidence: Evidence, held: Track | None) -> Books:
     entries = _entries(looks, pools, near) or _told(evidence, held)
     return Books(
         entries=_comparable(entries),
-        last=entries[-1] if entries else None,
+        last=_with_pools(entries[-1], pools, held) if entries else None,
         doubts=tuple(dict.fromkeys(doubts)),
     )
 
@@ -122,6 +126,25 @@ def _entries(
         is_near = other is not None and abs(other.seconds - look.seconds) <= near
         found.append(Entry(look.seconds, look, other if is_near else None))
     return tuple(found)
+
+
+def _with_pools(last: Entry, pools: Sequence[PythonLook], held: Track | None) -> Entry:
+    """On a busy host the two counts of one moment may lie many seconds apart."""
+    if last.heap is None or last.python is not None:
+        return last
+    true = [one for one in pools if still_true(held, one.seconds, last.seconds)]
+    nearest = min(true, key=lambda one: abs(one.seconds - last.seconds), default=None)
+    return replace(last, python=nearest)
+
+
+def still_true(held: Track | None, seconds: float, later: float) -> bool:
+    """Whether what a look found at one time speaks for another; `held`: all anonymous memory."""
+    if held is None:
+        return False
+    then, now = at(held, seconds), at(held, later)
+    if then is None or now is None:
+        return False
+    return abs(now - then) <= max(STILL_TRUE_BYTES, STILL_TRUE_SHARE * now)
 
 
 def _told(evidence: Evidence, held: Track | None) -> tuple[Entry, ...]:
