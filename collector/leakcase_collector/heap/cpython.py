@@ -21,6 +21,8 @@ from .cpython_types import TypeTable
 
 #: Some three million objects; beyond that all types are told from a sample of the pools.
 _LISTS_CPU_NS = 3 * NS_PER_SECOND
+#: Of the pools, their headers and their contents. All headers are looked at, or none counts.
+_HEADERS_CPU_NS = 3 * NS_PER_SECOND
 _POOLS_CPU_NS = NS_PER_SECOND
 #: What the target does meanwhile can make a walk wait.
 _WALL_NS = 10 * NS_PER_SECOND
@@ -61,13 +63,16 @@ class Census(NamedTuple):
     """One look at all objects; `types` by descending bytes.
 
     Without `tracked` the lists could not be walked to their ends (too many objects for the time,
-    or one full collection after the other): then `types` are told from the pools alone.
+    or one full collection after the other): then `types` are told from the pools alone. Where
+    `pools` are not there for lack of time, and not because there are none, `pools_in_time` is
+    False.
     """
 
     tracked_complete: bool
     tracked: Optional[TrackedFigures]
     lost_places: int
     pools: Optional[PoolFigures]
+    pools_in_time: bool
     types: list[TypeCount]
     cpu_ns: int
     duration_ns: int
@@ -78,6 +83,7 @@ def count_objects(
     image: PythonImage,
     lists_cpu_ns: int = _LISTS_CPU_NS,
     pools_cpu_ns: int = _POOLS_CPU_NS,
+    headers_cpu_ns: int = _HEADERS_CPU_NS,
 ) -> Census:
     """Count the objects of the interpreter. NotSupported where its state has no known shape."""
     started_ns, started_cpu_ns = monotonic_ns(), thread_cpu_ns()
@@ -88,7 +94,7 @@ def count_objects(
     tracked = walker.walk()
     counts = _of_lists(tracked) if tracked.is_usable else []
     figures = None
-    pools = find_pools(memory, Budget(_POOLS_CPU_NS, _WALL_NS))
+    pools, in_time = find_pools(memory, Budget(headers_cpu_ns, _WALL_NS))
     if pools is not None:
         known = KnownTypes(types, walker.heap_types, memory.mappings())
         contents = look_into(memory, pools, known, pools_cpu_ns)
@@ -103,6 +109,7 @@ def count_objects(
         _totals(tracked),
         tracked.lost_places,
         figures,
+        in_time,
         sorted(counts, key=lambda entry: (-entry.size_bytes, entry.name)),
         thread_cpu_ns() - started_cpu_ns,
         monotonic_ns() - started_ns,

@@ -195,6 +195,14 @@ def test_a_sample_of_the_pools_is_scaled_up() -> None:
     assert abs(counts(found)["float"] - 400_009) < 0.05 * 400_009
 
 
+def test_without_time_for_all_pools_none_count_and_that_is_no_program_without_pools() -> None:
+    with program(sys.executable, LEAKING) as held:
+        late, whole = census(held.pid, headers_cpu_ns=0), census(held.pid)
+    assert (late.pools, late.pools_in_time) == (None, False)
+    assert late.tracked is not None
+    assert whole.pools is not None and whole.pools_in_time
+
+
 def test_the_program_is_left_as_it_was() -> None:
     code = """
 keep = [[number] for number in range(50_000)]

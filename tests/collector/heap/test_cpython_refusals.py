@@ -7,6 +7,7 @@ import shutil
 import struct
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from leakcase_collector.errors import (
     NotSupported,
     TargetGone,
 )
+from leakcase_collector.heap.cpython import count_objects
 from leakcase_collector.heap.cpython_blocks import ResidentBlocks
 from leakcase_collector.heap.cpython_pools import parse_header
 from leakcase_collector.heap.cpython_runtime import PythonImage, find_collector
@@ -166,6 +168,15 @@ def test_the_probe_tells_the_growth_of_a_type_between_begin_and_finish() -> None
     sizes = context.emitted(PythonTypes)[0].sizes_bytes
     assert sizes == sorted(sizes, reverse=True)
     assert context.gaps == []
+
+
+def test_a_look_that_lacked_the_time_for_the_pools_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    hurried = partial(count_objects, headers_cpu_ns=0)
+    monkeypatch.setattr("leakcase_collector.probes.python_types.count_objects", hurried)
+    with program(sys.executable, LEAKING) as held:
+        context = run(PythonTypesProbe(), context_of(held.pid))
+    assert context.gaps == [("no-time", None)]
+    assert {one.pool_bytes for one in context.emitted(PythonCensus)} == {None}
 
 
 def test_no_names_leave_the_case_without_symbols() -> None:
