@@ -178,7 +178,7 @@ def test_the_case_says_that_it_is_of_a_core_and_names_nobody(tmp_path: Path) -> 
     assert target.name == "mysecretserver" and str(target.executable).endswith("/mysecretserver")
     assert str(tmp_path.name) not in str(found)
     asked = [(c.level, c.answer, c.how, c.probe) for c in found if isinstance(c, Consent)]
-    probes = ("heap-census", "heap-labels", "python-types", "managed-heap", "reachability")
+    probes = ("heap-census", "python-types", "managed-heap", "heap-labels", "reachability")
     assert asked == [("read-memory", "yes", "option", probe) for probe in probes]
     assert found[-1] == CaseEnd(found[-1].taken_ns, "duration")
 

@@ -50,9 +50,10 @@ PROBES: tuple[type[Probe], ...] = (
     GpuProbe,
     KernelLogProbe,
     HeapCensusProbe,
-    HeapLabelsProbe,
+    # Close to the census, as what both count is set beside each other.
     PythonTypesProbe,
     ManagedHeapProbe,
+    HeapLabelsProbe,
     ReachabilityProbe,
     AllocationTraceProbe,
     AllocatorStatisticsProbe,
