@@ -25,6 +25,7 @@ class PlanContext:
     identity: ProcessIdentity
     redactor: Redactor
     interval_ns: int
+    started_ns: int = 0
 
     @property
     def pid(self) -> int:

@@ -78,7 +78,7 @@ def capture_core(arguments: argparse.Namespace) -> int:
 class PostMortem:
     """One core file into one case: what a `Session` is to a process."""
 
-    interval_ns = 0
+    interval_ns = started_ns = 0
 
     def __init__(
         self,

@@ -51,6 +51,9 @@ class Capture(Protocol):
     @property
     def interval_ns(self) -> int: ...
 
+    @property
+    def started_ns(self) -> int: ...
+
     def take_sample(
         self, series: type[Any], taken_ns: int, values: dict[str, Optional[int]]
     ) -> None: ...
@@ -70,6 +73,10 @@ class ProbeRun:
     dead: bool = False
     stopped_ns: int = 0
     prediction: Optional[Prediction] = None
+    #: Who learns from its records.
+    learners: tuple[Probe, ...] = ()
+    #: Its next look is before its own turn: for them.
+    is_early: bool = False
     _gaps: set[tuple[str, Optional[str]]] = field(default_factory=set)
     _losses: dict[str, int] = field(default_factory=dict)
 
@@ -94,11 +101,17 @@ class ProbeRun:
         return self.session.interval_ns
 
     @property
+    def started_ns(self) -> int:
+        return self.session.started_ns
+
+    @property
     def pid(self) -> int:
         return self.session.identity.pid
 
     def emit(self, record: Any) -> None:
         self.session.case.add(record)
+        for probe in self.learners:
+            probe.learn(record)
 
     def sample(self, series: type[Any], taken_ns: int, **values: Optional[int]) -> None:
         self.session.take_sample(series, taken_ns, values)

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, Callable, Optional, Union
+from typing import TYPE_CHECKING, Any, Callable, Optional, Union
 
-from leakcase_collector.errors import CollectorError, NotConsented, NotSupported
+from leakcase_collector.errors import CollectorError, NotConsented, NoTime, NotSupported
 from leakcase_collector.system.clock import NS_PER_MS, NS_PER_SECOND, monotonic_ns
 
 from .base import Cadence, CaptureOptions, Context, Prediction, Probe
 
 if TYPE_CHECKING:
     from leakcase_collector.trace.assembly import Assembly
+    from leakcase_collector.trace.bands import SizeGrowth
     from leakcase_collector.trace.bursts import Bursts
     from leakcase_collector.trace.full import Full
     from leakcase_collector.trace.python_stacks import PythonStacks
@@ -27,6 +28,11 @@ _PAIR_NS = (2_000, 4_000)
 #: Of what the target may lose, for watching throughout who maps memory, which few calls do.
 _MAPPINGS_SHARE = 0.2
 _DEFAULT_NS = 120 * NS_PER_SECOND
+_PREPARED_LATE = (
+    "who maps memory, and who makes Python's objects, was watched for less than half of the "
+    "capture, if at all: it was too short, or this host too busy. Capture for longer, or when the "
+    "host is less busy."
+)
 
 
 class AllocationTraceProbe(Probe):
@@ -55,13 +61,27 @@ class AllocationTraceProbe(Probe):
         self._tool: Optional[ToolTrace] = None
         #: What can wait until something is armed, one a beat.
         self._preparations: list[Callable[[], None]] = []
-        self._started_ns = 0
+        self._started_ns = self._begun_ns = self._prepared_ns = 0
+        self._beats = 0
         #: Of windows, and those that stacks and frames after an exec may have.
         self._numbers = count()
         self._free_numbers: Optional[Numbers] = None
+        #: Of the program's glibc heap; None where nothing is made of it.
+        self._sizes: Optional[SizeGrowth] = None
 
     def configure(self, options: CaptureOptions) -> None:
         self._options = options
+        if options.trace == "bursts" and options.may_read_memory:
+            self.learns_from = ("heap-census",)
+
+    def learn(self, record: Any) -> None:
+        self._known_sizes().learn(record)
+
+    def _known_sizes(self) -> SizeGrowth:
+        from leakcase_collector.trace.bands import SizeGrowth
+
+        self._sizes = self._sizes or SizeGrowth()
+        return self._sizes
 
     def predict(self, context: Context) -> Prediction:
         """A window's stacks, unwound; most beats have none."""
@@ -88,7 +108,8 @@ class AllocationTraceProbe(Probe):
         )
 
     def begin(self, context: Context, taken_ns: int) -> None:
-        self._started_ns = taken_ns
+        self._started_ns = context.started_ns
+        self._begun_ns = taken_ns
         self._start(context)
 
     def _start(self, context: Context) -> None:
@@ -167,7 +188,9 @@ class AllocationTraceProbe(Probe):
             limit = LIMIT_FACTOR * share if is_full else share
             complaint = COMPLAINT if watch.kind == "allocator" else None
             return Full(context, assembly, watch, next(numbers), limit, complaint)
-        return Bursts(context, assembly, watch, self._left_ns(), share, numbers)
+        has_bands = watch.kind == "allocator" and assembly.is_glibc and bool(self.learns_from)
+        sizes = self._known_sizes() if has_bands else None
+        return Bursts(context, assembly, watch, self._left_ns(), share, numbers, sizes)
 
     def _measure(self, assembly: Assembly) -> None:
         factor = assembly.measure()
@@ -214,15 +237,31 @@ class AllocationTraceProbe(Probe):
         return max(whole_ns - (monotonic_ns() - self._started_ns), NS_PER_SECOND)
 
     def sample(self, context: Context, taken_ns: int) -> None:
-        """One piece of work a beat, by turns: the capture's other looks must not wait for long."""
+        """One piece of work a beat, by turns: the capture's other looks must not wait for long.
+
+        Where a busy host let us miss beats, one of the preparations besides.
+        """
+        self._beats += 1
+        is_late = taken_ns - self._begun_ns > self._beats * context.interval_ns
+        if self._work() and not is_late:
+            return
+        if self._preparations:
+            self._preparations.pop(0)()
+            self._prepared_ns = monotonic_ns()
+
+    def _work(self) -> bool:
+        """What is due of whoever waits longest; False where nothing is."""
         for place, one in enumerate(self._tracing):
             if one.step(monotonic_ns()):
                 self._tracing = [*self._tracing[place + 1 :], *self._tracing[: place + 1]]
-                return
-        if self._preparations:
-            self._preparations.pop(0)()
+                return True
+        return False
 
     def finish(self, context: Context, taken_ns: int) -> None:
+        if self._tool is None and self._tracing:
+            half_ns = self._started_ns + (taken_ns - self._started_ns) // 2
+            if self._preparations or self._prepared_ns > half_ns:
+                context.gap(NoTime(_PREPARED_LATE), None)
         for one in self._tracing:
             one.finish()
 
@@ -230,6 +269,7 @@ class AllocationTraceProbe(Probe):
         """Another program: what was known of the old one's blocks and code is void."""
         if self._assembly is not None:
             self._free_numbers = self._assembly.table.free_numbers
+        self._sizes = None
         self.close()
         self._start(context)
 

@@ -96,6 +96,11 @@ class Context(Protocol):
         ...
 
     @property
+    def started_ns(self) -> int:
+        """When the capture began, on the monotonic clock."""
+        ...
+
+    @property
     def pid(self) -> int:
         """The target's pid in our own pid namespace."""
         ...
@@ -146,6 +151,8 @@ class Probe:
     stops_target: ClassVar[bool] = False
     #: Runs only where it was asked for, by its own option or by ``--with``.
     opt_in: ClassVar[bool] = False
+    #: Probes whose records this one is shown.
+    learns_from: tuple[str, ...] = ()
 
     def configure(self, options: CaptureOptions) -> None:
         """Told what the capture will be, before the question and again when all are answered."""
@@ -157,6 +164,9 @@ class Probe:
     def toll(self) -> Optional[str]:
         """For people: what the target itself will lose, a clause; None where it loses nothing."""
         return None
+
+    def learn(self, record: Any) -> None:
+        """Handed each record of the probes in `learns_from`, when it is made."""
 
     def left_behind(self) -> Optional[str]:
         """The path of a file that it wrote beside the case; None: it wrote none."""

@@ -91,6 +91,7 @@ class Schedule:
         self.spent_ns = 0
         #: Whether a window was due, and left out for what it would have cost.
         self.is_too_dear = False
+        self._windows = 0
         self._calls: Counter[str] = Counter()
         self._watched_ns = 0
         self._share = share
@@ -120,7 +121,8 @@ class Schedule:
         `target_cpu_ns`: what the target used since the capture began.
         """
         if now_ns > self._started_ns + int(LATEST_WINDOW_SHARE * self._duration_ns):
-            self._due = []
+            # Too late to look again, but for who has seen nothing yet than what the rates took.
+            self._due = [now_ns] * (2 - self._windows) if self._due else []
         if not self._due or now_ns < self._due[0]:
             return None
         left_ns = self.budget_ns(now_ns, target_cpu_ns) - self.spent_ns
@@ -176,6 +178,7 @@ class Schedule:
         `watched_ns`: for how long `calls` were watched; `all_calls` came until all was undone.
         `own_cpu_ns`: what it cost the collector.
         """
+        self._windows += 1
         self._due = self._due[1:]
         rested_ns = now_ns + int(own_cpu_ns / OWN_CPU_SHARE)
         self._due = [max(due, rested_ns) for due in self._due]

@@ -14,6 +14,7 @@ from leakcase_collector.errors import CollectorError
 from leakcase_collector.probes.base import Probe
 from leakcase_collector.probes.subject import LiveSubject, Subject
 from leakcase_collector.redact import Redactor
+from leakcase_collector.system.clock import monotonic_ns
 from leakcase_collector.system.door import System
 
 SECOND_NS = 1_000_000_000
@@ -36,6 +37,7 @@ class RecordingContext:
         self.subject: Subject = LiveSubject(self.system, pid, identity)
         self.redactor = Redactor() if redactor is None else redactor
         self.interval_ns = interval_ns
+        self.started_ns = monotonic_ns()
         self.records: list[Any] = []
         self.rows: list[tuple[type[Any], dict[str, Optional[int]]]] = []
         #: (gap_reason, detail), each once, as the session writes them.

@@ -147,7 +147,32 @@ def test_a_call_without_a_price_costs_a_window_only(calls: dict[str, int]) -> No
     assert schedule.account(0, 1, calls, calls, 0) == PRICES.window_ns
 
 
+def worked(schedule: Schedule, now_ns: int) -> None:
+    """A window of a target that allocates some times a second."""
+    schedule.account(now_ns, NS_PER_SECOND, {"malloc": 10}, {"malloc": 10}, 0)
+
+
 def test_no_window_opens_when_too_little_is_left_to_look_at_its_blocks_again() -> None:
     schedule = Schedule(0, MINUTE_NS, 1.0, PRICES, WINDOW_NS)
+    worked(schedule, 0)
+    worked(schedule, 10 * NS_PER_SECOND)
     assert schedule.plan(int(0.86 * MINUTE_NS), MINUTE_NS) is None
     assert schedule.next_ns is None
+
+
+def test_where_a_busy_host_let_none_be_but_the_first_a_late_window_is_better_than_none() -> None:
+    schedule = Schedule(0, MINUTE_NS, 1.0, PRICES, WINDOW_NS)
+    first = schedule.plan(int(0.9 * MINUTE_NS), MINUTE_NS)
+    assert first is not None and first.allocations == CALIBRATION_CALLS
+    worked(schedule, int(0.9 * MINUTE_NS))
+    assert schedule.plan(int(0.95 * MINUTE_NS), MINUTE_NS) is not None
+    worked(schedule, int(0.95 * MINUTE_NS))
+    assert schedule.plan(int(0.99 * MINUTE_NS), MINUTE_NS) is None
+    assert schedule.next_ns is None
+
+
+def test_a_schedule_that_gave_up_opens_none_however_late() -> None:
+    schedule = Schedule(0, MINUTE_NS, 1.0, PRICES, WINDOW_NS)
+    worked(schedule, 0)
+    schedule.give_up()
+    assert schedule.plan(int(0.9 * MINUTE_NS), MINUTE_NS) is None
