@@ -54,7 +54,8 @@ _MAKERS = (
     "_PyObject_GC_New", "_PyObject_GC_NewVar", "PyType_GenericAlloc",
     "PyList_New", "PyTuple_New", "PyDict_New",
 )  # fmt: skip
-_MAKERS_NEEDED = 3
+#: The first of these make most kinds: without one of them the books would be false.
+MAKERS_NEEDED = 3
 _DELETER = "PyObject_GC_Del"
 _KEPT_TYPES = ("PyList_Type", "PyTuple_Type", "PyDict_Type")
 
@@ -150,8 +151,7 @@ def python_image(
         code_type=address_of("PyCode_Type"),
         text_type=address_of("PyUnicode_Type"),
         bytes_type=address_of("PyBytes_Type"),
-        # The first make most kinds: without one of them the books would be false.
-        makers=tuple(filter(None, makers)) if all(makers[:_MAKERS_NEEDED]) else (),
+        makers=tuple(filter(None, makers)) if all(makers[:MAKERS_NEEDED]) else (),
         deleter=address_of(_DELETER),
         kept_types=tuple(filter(None, map(address_of, _KEPT_TYPES))),
     )

@@ -13,7 +13,7 @@ from typing import Optional
 
 from leakcase_collector.errors import NotSupported
 from leakcase_collector.heap.cpython_blocks import ResidentBlocks
-from leakcase_collector.heap.cpython_runtime import PythonImage
+from leakcase_collector.heap.cpython_runtime import MAKERS_NEEDED, PythonImage
 from leakcase_collector.heap.cpython_types import TypeTable
 from leakcase_collector.system.elf import ElfError
 from leakcase_collector.system.entry_point import EntryPoint
@@ -68,8 +68,12 @@ def find_object_points(points: EntryPoints, image: PythonImage, memory: Memory) 
         return []
     finally:
         found, points.points = points.points, others
-    # The first makers are enough: no other is worth a stop that takes ten times as long.
-    return [one for one in found if one.emulated or one.call == "python-free"]
+    makers = [one for one in found if one.call == "python-new"]
+    if all(one.emulated for one in makers[:MAKERS_NEEDED]):
+        # These are enough: no other is worth a stop that takes ten times as long. Where they are
+        # as dear, the compiler is one that copies them into the others.
+        found = [one for one in found if one.emulated or one.call == "python-free"]
+    return found
 
 
 def _destructors(memory: Memory, image: PythonImage) -> Iterator[int]:

@@ -17,20 +17,24 @@ from leakcase_collector.probes.subject import LiveSubject
 from leakcase_collector.system.door import System
 from leakcase_collector.system.identity import ProcessIdentity
 from leakcase_collector.system.memory import ProcessMemory
+from tests.collector.heap.fetch_python import pythons as fetched
 from tests.collector.system.started import started
 
 _PYENV = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
 
 
 def pythons(*releases: str) -> list[str]:
-    """Interpreters of these releases, such as "3.9": the pyenv's; and the distribution's."""
+    """Interpreters of these releases, such as "3.9": the pyenv's, those of other distributions that
+    were fetched, and this one's."""
     found = [str(p) for r in releases for p in sorted(_PYENV.glob(f"{r}.*/bin/python"))]
+    if "3.14" in releases:
+        found += fetched()
     system = "/usr/bin/python3"
     release = os.path.realpath(system).rpartition("python")[2]
     return found + [system] * (release in releases and os.path.exists(system))
 
 
-COVERED = pythons("3.8", "3.9", "3.10", "3.11", "3.12", "3.13") or [sys.executable]
+COVERED = pythons("3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14") or [sys.executable]
 
 
 class Program:
