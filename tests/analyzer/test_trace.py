@@ -16,8 +16,8 @@ from leakcase_analyzer.report.markdown import markdown_text
 from leakcase_analyzer.report.units import render
 from leakcase_bundle import records as kinds
 from leakcase_bundle.strings import PathToken, SymbolToken
-from tests.analyzer.cases import Capture, as_file
-from tests.analyzer.heap_cases import leaked
+from tests.analyzer.cases import MIB, Capture, as_file
+from tests.analyzer.heap_cases import Heap, leaked, see
 from tests.analyzer.trace_cases import CHURN, FOREVER, LEAK, Source, Traced, growing, watched
 
 CACHE = Source(("cache_insert", "handle", "main"), each_window=60)
@@ -150,6 +150,56 @@ def test_a_cache_that_takes_in_far_more_than_the_heap_grows_by_must_let_go_later
     )
     assert analysis.code is not None
     assert analysis.code.suspects[0].confidence < 0.5
+
+
+def short(kept_per_second: float, rises_by: float = 0.0) -> Traced:
+    """Ten seconds of a server on a busy host, and one look at the blocks of each window."""
+    case = watched(Capture(seconds=10))
+    case.anonymous_bytes = case.leak(4 * MIB, rises_by)
+    slow = Source(
+        ("take_request", "main"), each_window=round(0.3 * kept_per_second / 512), size=512
+    )
+    return Traced(case, [slow], window_starts=(1, 3, 5), looks=(4.5,))
+
+
+def test_requests_in_work_are_no_suspects_where_memory_does_not_rise(tmp_path: Path) -> None:
+    analysis = answer(short(kept_per_second=20_000).add(), tmp_path)
+    found = analysis.code
+    assert found is not None and found.suspects == found.passing == ()
+    assert [function(one) for one in found.in_work] == ["take_request"]
+    assert "what was alive 4.5 s later is as likely in work as kept" in render(found.claim)
+    (said,) = (one for one in analysis.not_seen if "take_request" in render(one.claim))
+    assert render(said.because) == (
+        "its blocks were followed for 4.5 s at most, and memory does not rise"
+    )
+
+
+@pytest.mark.parametrize("rises_by", [20_000, 60_000])
+def test_what_stays_is_a_suspect_after_seconds_where_memory_takes_it_in(
+    rises_by: float, tmp_path: Path
+) -> None:
+    found = code(short(kept_per_second=20_000, rises_by=rises_by).add(), tmp_path)
+    assert [function(one) for one in found.suspects] == ["take_request"]
+    assert found.in_work == ()
+
+
+def test_a_heap_that_fills_what_it_had_free_takes_it_in_as_well(tmp_path: Path) -> None:
+    case = short(kept_per_second=20_000).add()
+    see(case, 0, Heap(in_use=2 * MIB, scattered=MIB))
+    see(case, 10, Heap(in_use=2 * MIB + 200_000, scattered=MIB - 200_000))
+    assert [function(one) for one in code(case, tmp_path).suspects] == ["take_request"]
+
+
+def test_a_slow_leak_that_hides_in_the_noise_is_a_suspect_once_it_was_followed(
+    tmp_path: Path,
+) -> None:
+    case = watched(Capture(seconds=60))
+    case.anonymous_bytes = case.stable(40 * MIB)
+    rare = Source(("leak_rarely", "main"), each_window=2)
+    traced = Traced(case, [rare, CHURN], window_starts=(5, 10, 15, 20), looks=(10, 30))
+    found = code(traced.add(), tmp_path)
+    assert [function(one) for one in found.suspects] == ["leak_rarely"]
+    assert found.suspects[0].confidence < 0.5
 
 
 def test_a_leak_of_which_no_block_was_caught_is_less_sure(tmp_path: Path) -> None:

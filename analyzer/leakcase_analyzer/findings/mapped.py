@@ -46,8 +46,9 @@ def with_mappings(blocks: Suspects | None, mapped: Suspects | None) -> Suspects 
         return blocks or mapped
     added = [one for one in mapped.suspects if one.fate != "early"]
     if blocks is None or not blocks.suspects:
-        passing = () if blocks is None else blocks.passing
-        return replace(mapped, suspects=tuple(added), passing=(*passing, *mapped.passing))
+        passing, in_work = ((), ()) if blocks is None else (blocks.passing, blocks.in_work)
+        passing = (*passing, *mapped.passing)
+        return replace(mapped, suspects=tuple(added), passing=passing, in_work=in_work)
     growth = mapped.growth_per_second
     if growth is None or blocks.kept_per_second >= EXPLAINED * growth:
         return blocks
@@ -58,8 +59,8 @@ def with_mappings(blocks: Suspects | None, mapped: Suspects | None) -> Suspects 
         claim=mapped.claim
         if told == "mappings"
         else claim(
-            blocks.basis, suspects, blocks.passing, blocks.windows, blocks.window_seconds,
-            blocks.allocations, blocks.followed_seconds,
+            blocks.basis, suspects, blocks.passing, blocks.in_work, blocks.windows,
+            blocks.window_seconds, blocks.allocations, blocks.followed_seconds,
         ),
         evidence_for=suspects[0].evidence if suspects else (),
         suspects=tuple(suspects),

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from leakcase_analyzer.evidence import Evidence
 from leakcase_analyzer.findings.base import Finding
 from leakcase_analyzer.findings.fates import PlaceFate, fates_of
+from leakcase_analyzer.findings.in_work import EARLY_SECONDS, takes_in
 from leakcase_analyzer.findings.mapped import mappings, with_mappings
 from leakcase_analyzer.findings.outstanding import outstanding
 from leakcase_analyzer.findings.retention import heap_change
@@ -76,6 +77,12 @@ def _of_bursts(evidence: Evidence, tracing: Tracing, growth: float | None) -> Su
     basis: Basis = "survivors" if any(one.looks for one in windows) else "window"
     states = window_states(evidence, windows)
     staying = {id(fate): _staying(fate) for fate in found}
+    in_work: list[Suspect] = []
+    if growth is None and basis == "survivors" and not takes_in(evidence, sum(staying.values())):
+        early = [one for one in found if _may_be_in_work(one)]
+        in_work = [_suspect(one, tracing, windows, states, None, None, 0.0) for one in early]
+        found = [one for one in found if not _may_be_in_work(one)]
+        staying = {id(fate): _staying(fate) for fate in found}
     total = sum(staying.values())
     seconds = sum(one.duration_seconds for one in windows)
     sure = _sure_of_all(windows, growth, total)
@@ -91,14 +98,18 @@ def _of_bursts(evidence: Evidence, tracing: Tracing, growth: float | None) -> Su
             rate = None if growth is None else share * growth
             suspects.append(_suspect(fate, tracing, windows, states, share, rate, sure))
     passing.sort(key=lambda one: one.followed, reverse=True)
+    in_work.sort(key=lambda one: one.held_bytes, reverse=True)
     last_age = max((look.age_seconds for one in windows for look in one.looks), default=0.0)
     allocations = sum(one.total.allocations for one in windows)
     return Suspects(
-        claim=claim(basis, suspects, passing, len(windows), seconds, allocations, last_age),
+        claim=claim(
+            basis, suspects, passing, in_work, len(windows), seconds, allocations, last_age
+        ),
         evidence_for=suspects[0].evidence if suspects else (),
         basis=basis,
         suspects=tuple(suspects),
         passing=tuple(passing[:MOST_SUSPECTS]),
+        in_work=tuple(in_work[:MOST_SUSPECTS]),
         windows=len(windows),
         window_seconds=seconds,
         allocations=allocations,
@@ -106,6 +117,10 @@ def _of_bursts(evidence: Evidence, tracing: Tracing, growth: float | None) -> Su
         growth_per_second=growth,
         kept_per_second=total,
     )
+
+
+def _may_be_in_work(fate: PlaceFate) -> bool:
+    return fate.curve.pattern != "dies" and fate.curve.last_age_seconds < EARLY_SECONDS
 
 
 def _staying(fate: PlaceFate) -> float:

@@ -67,6 +67,8 @@ class Suspects(Finding):
     """The age at the last look."""
     growth_per_second: float | None
     """Of the heap, as measured; None: it does not grow, or that is not known."""
+    in_work: tuple[Suspect, ...] = ()
+    """Whose blocks were alive at the last look, which was early, while memory does not rise."""
     kept_per_second: float
     """What the suspects' blocks would add up to if none was ever freed later."""
 

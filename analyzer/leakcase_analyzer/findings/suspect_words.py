@@ -39,6 +39,7 @@ def claim(
     basis: Basis,
     suspects: Sequence[Suspect],
     passing: Sequence[Suspect],
+    in_work: Sequence[Suspect],
     windows: int,
     seconds: float,
     allocations: int,
@@ -58,6 +59,9 @@ def claim(
         return say(text + "between the windows", **watched)
     if not suspects:
         rest = "none of their blocks stayed" if not passing else "all whose blocks stayed let go"
+        if in_work:
+            text += "memory does not rise, and what was alive {age} later is as likely in work"
+            return say(text + " as kept", **watched, age=Span(followed_seconds))
         return say(text + rest + " within {age}", **watched, age=Span(followed_seconds))
     first = suspects[0]
     what, names = named(first.frame)

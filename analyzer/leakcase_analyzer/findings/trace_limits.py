@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from leakcase_analyzer.findings.base import Finding, NotSeen
 from leakcase_analyzer.findings.suspect import Suspects
+from leakcase_analyzer.findings.suspect_words import named
 from leakcase_analyzer.sentences import Code, Count, Share, Size, Span, say
 from leakcase_analyzer.trace_looks import Tracing
 
@@ -40,6 +41,17 @@ def trace_limits(tracing: Tracing, found: Suspects) -> Iterator[Finding]:
             ),
             effect=say("it grows by what is allocated seldom, or is a cache that fills"),
             weight=NOTHING_STAYED,
+        )
+    if found.in_work:
+        first = found.in_work[0]
+        what, names = named(first.frame)
+        yield NotSeen(
+            claim=say("whether what is allocated in " + what + " is kept", **names),
+            because=say(
+                "its blocks were followed for {age} at most, and memory does not rise",
+                age=Span(first.curve.last_age_seconds),
+            ),
+            effect=say("it is no suspect: what is in work is alive for so long as well"),
         )
     yield from _pooled(tracing, found)
     yield from _tools(tracing)
