@@ -35,7 +35,7 @@ VOCABULARIES: dict[str, frozenset[str]] = {
         heap-not-glibc heap-not-found heap-layout heap-inconsistent no-entry-point
         costly-entry-point bpf perf-event uprobe tracefs bpf-program symbols calls-too-many bpftrace
         memleak-bpfcc hsperfdata go-heap-stats v8-pages native-memory-tracking jvm-attach
-        no-safe-point not-askable other"""
+        no-safe-point not-askable cut-short other"""
     ),
     "loss": _words(
         "ticks regions descriptors threads sockets records rows frames types blocks stacks calls"

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from leakcase_collector.system.allocation_tracer import AllocationTracer, TracerLimits
+from leakcase_collector.system.held_apart import Until
 from leakcase_collector.system.uprobes import METHODS
 from tests.collector.system.compiled import compiled
 from tests.live.bpf_things import children, held_with_children, needs_bpf, wait_until_gone
@@ -359,7 +360,7 @@ def test_events_of_a_tracer_killed_with_all_its_processes_are_removed_by_the_nex
 def test_probes_are_taken_out_in_time_though_their_tracer_is_stopped(target: Counted) -> None:
     place = points(FEW)[0]
     code = target.code_at(place)
-    with AllocationTracer(target.pid, [place], most_seconds=1) as tracer:
+    with AllocationTracer(target.pid, [place], until=Until(most_seconds=1)) as tracer:
         tracer.arm()
         assert target.code_at(place) != code
         deadline = time.monotonic() + 10

@@ -24,6 +24,7 @@ DETAILS = {
     "bpf-program": "the kernel's verifier did not accept the program that watches",
     "elf": "the program's files could not be opened",
     "symbols": "the program's symbols could not be read",
+    "cut-short": "the collector, or what holds its probes, was stopped meanwhile",
     "bpftrace": "bpftrace is not there, or failed",
     "memleak-bpfcc": "memleak-bpfcc is not there, or failed",
 }

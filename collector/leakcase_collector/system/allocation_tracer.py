@@ -10,18 +10,19 @@ from __future__ import annotations
 import struct
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from itertools import islice
 from types import TracebackType
 from typing import Optional
 
 from leakcase_collector.errors import CollectorError, NotSupported
 from leakcase_collector.system import tracer_layout as layout
+from leakcase_collector.system.attachments import Attachments
 from leakcase_collector.system.bpf import BpfMap
 from leakcase_collector.system.bpf_object import load_object
 from leakcase_collector.system.bpf_refusals import with_detail
 from leakcase_collector.system.entry_point import EntryPoint
-from leakcase_collector.system.held_apart import HeldApart
+from leakcase_collector.system.held_apart import HeldApart, Until
 from leakcase_collector.system.process_filter import process_filter
 from leakcase_collector.system.ring import RingReader, ring_size
 from leakcase_collector.system.tracefs import remove_stale_events
@@ -49,7 +50,7 @@ class AllocationTracer:
 
     `method` forces one of `METHODS`; else they are tried in that order. With `python` the samples
     carry Python's frames too, once `set_python` said where they are. The probes are taken out
-    `most_seconds` after they were put in though nobody asks: we may have been stopped meanwhile;
+    some seconds after we were stopped, and by `until` though nobody asks; `is_watching` tells, and
     `arm` puts them in again. What it cannot do is an exception of the collector's with its
     `gap_detail` set.
     """
@@ -62,15 +63,15 @@ class AllocationTracer:
         method: Optional[str] = None,
         limits: TracerLimits = TracerLimits(),  # noqa: B008  (immutable)
         python: bool = False,
-        most_seconds: Optional[float] = None,
+        until: Until = Until(),  # noqa: B008  (immutable)
     ) -> None:
         started_ns = time.monotonic_ns()
         self._maps: dict[str, BpfMap] = {}
         self._programs: Optional[Programs] = None
         self._ring: Optional[RingReader] = None
-        self._attached: dict[str, HeldApart] = {}
+        self._attached = Attachments()
         self._pid = pid
-        self._most_seconds = most_seconds
+        self._until = until
         self._limits = limits._replace(ring_bytes=ring_size(limits.ring_bytes))
         unknown = {point.call for point in points} - set(layout.CALLS)
         if unknown or not points:
@@ -147,16 +148,18 @@ class AllocationTracer:
         while True:
             try:
                 for group, points in (("frees", self._freeing), ("allocations", self._allocating)):
-                    if group in self._attached and self._attached[group].has_ended:
-                        self._detach_group(group)
                     if group not in self._attached:
-                        self._attached[group] = self._attach_group(points)
+                        self._attached.remove(group)  # It may be half out.
+                        self._attached.add(group, self._attach_group(points))
                 break
             except NotSupported as error:
                 refusal = refusal or error
-                self._detach_all()
+                self._attached.clear()
                 self._candidates.pop(0)
                 self._choose(refusal)
+            except BaseException:
+                self._attached.clear()  # Half of what gives back would be worse than nothing.
+                raise
         self.attach_ns = time.monotonic_ns() - started_ns
         return self.attach_ns
 
@@ -165,7 +168,15 @@ class AllocationTracer:
         if self.method == TRACEFS:
             remove_stale_events()
         wanted = [point for point in points if point not in self.left_out]
-        return attach(self.method, self._programs, wanted, self._pid, self._most_seconds)
+        return attach(self.method, self._programs, wanted, self._pid, self._until)
+
+    def expect_signs(self, within_seconds: float) -> None:
+        """What is put in from now on stays only while `is_watching` is asked so often."""
+        self._until = self._until._replace(silent_seconds=within_seconds)
+
+    def is_watching(self) -> bool:
+        """Whether all that was put in still is; if not, what is counted may be wrong."""
+        return self._attached.are_whole()
 
     @property
     def left_out(self) -> tuple[EntryPoint, ...]:
@@ -203,7 +214,7 @@ class AllocationTracer:
         """Count frees only, and take out what watches nothing else. How long it took, ns."""
         started_ns = time.monotonic_ns()
         self._control(allocations=False, frees=True)
-        self._detach_group("allocations")
+        self._attached.remove("allocations")
         return time.monotonic_ns() - started_ns
 
     def detach(self) -> int:
@@ -211,18 +222,9 @@ class AllocationTracer:
         started_ns = time.monotonic_ns()
         if "control" in self._maps and self._maps["control"].fd >= 0:
             self._control(allocations=False, frees=False)
-        self._detach_all()
+        self._attached.clear()
         self.detach_ns = time.monotonic_ns() - started_ns
         return self.detach_ns
-
-    def _detach_all(self) -> None:
-        for group in list(self._attached):
-            self._detach_group(group)
-
-    def _detach_group(self, group: str) -> None:
-        attachment = self._attached.pop(group, None)
-        if attachment:
-            attachment.release()
 
     def _control(self, *, allocations: bool, frees: bool) -> None:
         device, inode, process = process_filter(self._pid)
@@ -326,13 +328,11 @@ class AllocationTracer:
 
     def close(self) -> None:
         """Detach and give everything back; a second call does nothing."""
-        self.detach()
-        if self._ring:
-            self._ring.close()
-        if self._programs:
-            self._programs.close()
-        for made in self._maps.values():
-            made.close()
+        with ExitStack() as undo:
+            for made in (*self._maps.values(), self._programs, self._ring):
+                if made is not None:
+                    undo.callback(made.close)
+            self.detach()
 
     def __enter__(self) -> AllocationTracer:
         return self

@@ -12,14 +12,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
-from typing import Optional
 
 from leakcase_collector.errors import NotSupported
 from leakcase_collector.system import bpf, perf_event
 from leakcase_collector.system.bpf_object import BpfObject
 from leakcase_collector.system.bpf_refusals import refused, with_detail
 from leakcase_collector.system.entry_point import EntryPoint
-from leakcase_collector.system.held_apart import HeldApart
+from leakcase_collector.system.held_apart import HeldApart, Until
 from leakcase_collector.system.tracefs import TracefsEvent
 from leakcase_collector.system.tracer_layout import cookie
 
@@ -90,7 +89,7 @@ def attach(
     programs: Programs,
     points: Sequence[EntryPoint],
     pid: int,
-    most_seconds: Optional[float],
+    until: Until,
 ) -> HeldApart:
     """Have the programs called at `points` of process `pid`, whatever its thread.
 
@@ -102,7 +101,7 @@ def attach(
     if method in (PERF, TRACEFS):
         for point in points:
             programs.descriptor("entry_fixed", bpf.ATTACH_PERF, cookie(point))
-    return HeldApart(lambda undo: _attach_all(method, programs, points, pid, undo), most_seconds)
+    return HeldApart(lambda undo: _attach_all(method, programs, points, pid, undo), until)
 
 
 def _attach_all(

@@ -13,6 +13,7 @@ from leakcase_collector.heap.rtti import ReadFile
 from leakcase_collector.system.allocation_tracer import AllocationTracer
 from leakcase_collector.system.door import System
 from leakcase_collector.system.entry_point import EntryPoint
+from leakcase_collector.system.held_apart import Until
 from leakcase_collector.system.identity import ProcessIdentity
 from leakcase_collector.system.tracer_layout import TracerLimits
 from leakcase_collector.unwind.modules import CodeModules, Target
@@ -38,8 +39,8 @@ _MAPPINGS = TracerLimits(live_blocks=16_384, sites=2048, ring_bytes=1 << 17, pre
 #: Objects are told by their functions of Python, so that little of C's stack is needed; but there
 #: are many stacks in one window, and a short one.
 _OBJECTS = TracerLimits(ring_bytes=1 << 21, stack_bytes=4096, key_bytes=256)
-#: A window's probes come out then, even if we were stopped or hang.
-_MOST_SECONDS = 15.0
+#: A window's probes come out then, even if we hang.
+_WINDOWS = Until(most_seconds=15.0)
 #: What is watched throughout comes out so long after the capture's end.
 _SPARE_SECONDS = 60.0
 #: Of windows: what is copied is taken every few milliseconds, and our memory holds it twice.
@@ -84,7 +85,7 @@ class Assembly:
         NotPermitted, NotSupported, LimitReached, with a `gap_detail`. Nothing is attached yet.
         """
         self._target = target
-        self._throughout = None if left_seconds is None else left_seconds + _SPARE_SECONDS
+        self._throughout = Until(None if left_seconds is None else left_seconds + _SPARE_SECONDS)
         self._may_read = read_file is not None
         self._python = python
         self._tracers: list[AllocationTracer] = []
@@ -103,7 +104,7 @@ class Assembly:
                     calls,
                     limits=limits,
                     python=python is not None,
-                    most_seconds=self._throughout if mode == "full" else _MOST_SECONDS,
+                    until=self._throughout if mode == "full" else _WINDOWS,
                 )  # fmt: skip
             )
             self._tracers = [tracer]
@@ -140,7 +141,7 @@ class Assembly:
             points = find_object_points(self._points, self._python.image, memory)
         if not points:
             return None
-        tracer = self._tracer(points, _OBJECTS, _MOST_SECONDS)
+        tracer = self._tracer(points, _OBJECTS, _WINDOWS)
         return self._watch("python-objects", tracer, points, ObjectReader)
 
     def mappings(self) -> Optional[Watch]:
@@ -152,11 +153,11 @@ class Assembly:
         return self._watch("mappings", tracer, points, partial(BlockReader, is_glibc=False))
 
     def _tracer(
-        self, points: Sequence[EntryPoint], limits: TracerLimits, most_seconds: Optional[float]
+        self, points: Sequence[EntryPoint], limits: TracerLimits, until: Until
     ) -> AllocationTracer:
         tracer = AllocationTracer(
             self._pid, points, limits=limits, python=self._python is not None,
-            most_seconds=most_seconds,
+            until=until,
         )  # fmt: skip
         self._opened.enter_context(tracer)
         self._tracers.append(tracer)

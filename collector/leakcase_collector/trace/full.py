@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Optional
 
-from leakcase_collector.errors import OverBudget
+from leakcase_collector.errors import CollectorError, OverBudget
 from leakcase_collector.system.clock import NS_PER_SECOND, monotonic_ns, process_cpu_ns
 
 from .recorder import Recorder
@@ -24,6 +24,13 @@ COMPLAINT = (
     "tracing every allocation was given up early: it cost the program about {percent} % of its "
     "CPU, and ten times --max-slowdown is the limit. Use --trace bursts, or allow more."
 )
+CUT_SHORT = (
+    "what is watched throughout was given up early: leakcase-collect stood still for some seconds, "
+    "as when it is stopped, or the process that holds its probes was ended. What was outstanding "
+    "before is told. Let both run, and capture again."
+)
+#: The probes come out where they were not asked after for so long, and so many beats.
+_SILENT_SECONDS, _SILENT_BEATS = 180.0, 3
 #: The loss is judged over at least so long.
 _JUDGED_NS = 3 * NS_PER_SECOND
 #: When the rates are told, after the beginning.
@@ -53,12 +60,17 @@ class Full:
         self._complaint = complaint
         self._has_told_rates = complaint is None
         tracer, cpu_ns = watch.tracer, process_cpu_ns(recorder.pid)
+        beats_seconds = _SILENT_BEATS * recorder.interval_ns / NS_PER_SECOND
+        tracer.expect_signs(max(_SILENT_SECONDS, beats_seconds))
         assembly.prepare()
         before = tracer.counters()
         attach_ns = tracer.arm()
         started_ns, plan = monotonic_ns(), WindowPlan(0, 0, 0)
         self._window = Window(number, plan, started_ns, before, {}, cpu_ns, attach_ns=attach_ns)
         self._judged_ns, self._judged, self._judged_cpu_ns = started_ns, before, cpu_ns
+        #: When all probes were last seen to be in, and what was counted until then.
+        self._whole_ns, self._counted = started_ns, before
+        self._is_cut = False
         if complaint is not None:
             try:
                 self._take_first_stacks()
@@ -79,6 +91,8 @@ class Full:
     def step(self, now_ns: int) -> bool:
         """Unwind what is new; stop where the target loses too much. Never takes a beat's time."""
         window = self._window
+        if not window.ended_ns and not self._is_whole():
+            self.finish()
         # First, so that no stack that cannot be unwound keeps it from being done.
         if not window.ended_ns and now_ns - self._judged_ns >= _JUDGED_NS:
             self._judge(now_ns)
@@ -88,6 +102,13 @@ class Full:
         if not self._has_told_rates and now_ns - window.started_ns >= _RATES_NS:
             self._tell_rates()
         return False
+
+    def _is_whole(self) -> bool:
+        now_ns, counted = monotonic_ns(), self._watch.tracer.counters()
+        self._is_cut = not self._watch.tracer.is_watching()
+        if not self._is_cut:
+            self._whole_ns, self._counted = now_ns, counted
+        return not self._is_cut
 
     def _drain(self) -> None:
         tracer, table = self._watch.tracer, self._assembly.table
@@ -119,15 +140,22 @@ class Full:
         if window.ended_ns:
             return
         tracer, table = self._watch.tracer, assembly.table
-        window.ended_ns = monotonic_ns()
+        self._is_whole()
+        window.ended_ns = self._whole_ns
         # Frees are watched no longer than allocations: what is held is that of one moment.
         window.detach_ns = tracer.detach()
+        if self._is_cut:
+            self._recorder.gap(CollectorError(CUT_SHORT), "cut-short")
         self._close()
         drain(tracer, table)
         if not self._has_told_rates:
             self._tell_rates()
         emit, middle_ns = self._recorder.emit, (window.started_ns + window.ended_ns) // 2
-        keyed = outstanding_by_key(tracer.each_live(), tracer.sites(), middle_ns)
+        # Of what came after all probes were last seen to be in, frees may not have been.
+        live = (
+            one for one in tracer.each_live() if not self._is_cut or one.time_ns <= self._whole_ns
+        )
+        keyed = outstanding_by_key(live, tracer.sites(), middle_ns)
         window.keyless_blocks = sum(figures[1] for figures in keyed.values())
         window.keyless_bytes = sum(figures[2] for figures in keyed.values())
         outstanding, left_out, lost = outstanding_record(window, keyed, table)
@@ -143,7 +171,7 @@ class Full:
         self._has_told_rates = True
         window = self._window
         ended_ns, window.ended_ns = window.ended_ns, window.ended_ns or monotonic_ns()
-        window.after = self._watch.tracer.counters()
+        window.after = self._counted if self._is_cut else self._watch.tracer.counters()
         cpu_ns = process_cpu_ns(self._recorder.pid)
         busy = None
         if cpu_ns is not None and window.cpu_before_ns is not None:
@@ -155,7 +183,7 @@ class Full:
 
     def _close(self) -> None:
         window = self._window
-        window.after = self._watch.tracer.counters()
+        window.after = self._counted if self._is_cut else self._watch.tracer.counters()
         cpu_ns = process_cpu_ns(self._recorder.pid)
         if cpu_ns is not None and window.cpu_before_ns is not None:
             window.target_cpu_ns = cpu_ns - window.cpu_before_ns
