@@ -13,29 +13,39 @@ from leakcase_analyzer.allocator_actions import (
 from leakcase_analyzer.evidence import Evidence
 from leakcase_analyzer.findings.base import Finding, ObjectTypes, Observation, TimeToLimit
 from leakcase_analyzer.findings.suspect import Suspects
-from leakcase_analyzer.heap_actions import keep_less, look_at_sizes_and_types
+from leakcase_analyzer.heap_actions import keep_less, look_at_sizes_and_types, look_at_types
 from leakcase_analyzer.kinds import first_of_type, of_type
+from leakcase_analyzer.runtime_actions import ask_runtime, collect_first
 from leakcase_analyzer.sentences import Code, Name, Sentence, Span, say
 from leakcase_analyzer.series.growth import FULL_WINDOW_SECONDS
 from leakcase_analyzer.trace_actions import look_at_code, trace_it
 from leakcase_analyzer.verdict import Verdict
 
 DAY_SECONDS = 86_400.0
+#: A limit that is met so soon comes before everything else.
+SOON_SECONDS = 3600.0
 #: How long to watch where nothing says how long.
 LONGER_SECONDS = 600.0
+#: Kinds in which a runtime with a collector has a say.
+RUNTIMES_KINDS = frozenset({"heap", "managed-heap", "mmap", "other"})
 
 
 def actions(
     evidence: Evidence, findings: Sequence[Finding], verdict: Verdict
 ) -> tuple[Action, ...]:
     """The steps in the order in which to take them."""
-    found = list(_urgent(findings, verdict))
+    found = list(_urgent(findings))
+    deadline = list(_deadline(findings)) if verdict.status == "leak" else []
     if verdict.status == "undecided":
         found += _watch(verdict)
-        if verdict.kind == "managed-heap" and evidence.runtime is not None:
-            found += _runtime(evidence.runtime.kind)
+        if verdict.kind in RUNTIMES_KINDS and verdict.bound is None:
+            found += collect_first(evidence)
+            found += look_at_types(findings)
+            found += ask_runtime(evidence, findings, verdict.kind)
     if verdict.status == "leak":
+        found += [action for seconds, action in deadline if seconds < SOON_SECONDS]
         found += look_at_code(findings, verdict.kind)
+        found += [action for seconds, action in deadline if seconds >= SOON_SECONDS]
         found += trace_it(evidence, findings, verdict.kind)
         found += look_at_sizes_and_types(findings, verdict.kind)
         found += _by_kind(evidence, findings, verdict)
@@ -52,21 +62,28 @@ def actions(
     return tuple(found)
 
 
-def _urgent(findings: Sequence[Finding], verdict: Verdict) -> Iterator[Action]:
+def _urgent(findings: Sequence[Finding]) -> Iterator[Action]:
     topics = {observation.topic for observation in of_type(findings, Observation)}
     if "mostly-in-swap" in topics:
         yield Action(
             say("take what evidence you need before anybody restarts the process"),
             say("most of what it holds is in swap, and a restart destroys it"),
         )
+
+
+def _deadline(findings: Sequence[Finding]) -> Iterator[tuple[float, Action]]:
+    """The limit that is met first, where that is within a day, and in how many seconds."""
     soonest = min(of_type(findings, TimeToLimit), key=lambda t: t.seconds, default=None)
-    if soonest is not None and verdict.status == "leak" and soonest.seconds < DAY_SECONDS:
-        yield Action(
-            say(
-                "mind " + soonest.limit + ": " + soonest.way_out + ", or restart within {span}",
-                span=Span(soonest.seconds),
+    if soonest is not None and soonest.seconds < DAY_SECONDS:
+        yield (
+            soonest.seconds,
+            Action(
+                say(
+                    "mind " + soonest.limit + ": " + soonest.way_out + ", or restart within {span}",
+                    span=Span(soonest.seconds),
+                ),
+                say("at this rate it is used up by then"),
             ),
-            soonest.claim,
         )
 
 
@@ -106,7 +123,7 @@ def _by_kind(evidence: Evidence, findings: Sequence[Finding], verdict: Verdict) 
     types = first_of_type(findings, ObjectTypes)
     native = types is not None and types.could_hold_all is False
     if verdict.kind in ("heap", "mmap", "other") and runtime is not None and not native:
-        yield from _runtime(runtime.kind)
+        yield from ask_runtime(evidence, findings, verdict.kind)
     elif verdict.kind in ("heap", "mmap") and first_of_type(findings, Suspects) is None:
         yield Action(
             say("run it with the same work under a heap profiler, such as {tool}",
@@ -116,12 +133,7 @@ def _by_kind(evidence: Evidence, findings: Sequence[Finding], verdict: Verdict) 
     if verdict.kind == "heap":
         yield from its_own_profiler(evidence, findings)
     elif verdict.kind == "managed-heap":
-        if runtime is not None and runtime.kind == "jvm" and not evidence.managed_classes:
-            yield Action(
-                say("capture again with {option}", option=Code("--allow read-memory,attach")),
-                say("the JVM is then asked for its objects by class, at the start and at the end"),
-            )
-        yield from _runtime("" if runtime is None else runtime.kind)
+        yield from ask_runtime(evidence, findings, verdict.kind)
     elif verdict.kind == "mmap":
         yield Action(
             say("look for {call} without {undo}", call=Code("mmap"), undo=Code("munmap")),
@@ -155,41 +167,6 @@ def _by_kind(evidence: Evidence, findings: Sequence[Finding], verdict: Verdict) 
         yield Action(
             say("compare with the driver's own tool ({command})", command=Code("nvidia-smi")),
             say("buffers on the GPU are freed by the program, not by the kernel's reclaim"),
-        )
-
-
-def _runtime(kind: str) -> Iterator[Action]:
-    if kind == "cpython":
-        yield Action(
-            say(
-                "compare two snapshots of {tool} in the program",
-                tool=Code("tracemalloc"),
-            ),
-            say("if its sum grows as memory does, Python objects leak; if not, native code does"),
-        )
-    elif kind == "jvm":
-        yield Action(
-            say(
-                "look at {after} and {native}",
-                after=Code("jcmd PID GC.heap_info"),
-                native=Code("jcmd PID VM.native_memory"),
-            ),
-            say("what is used after a full collection tells a leak from a lazy collector"),
-        )
-    elif kind == "node":
-        yield Action(
-            say("compare two heap snapshots ({option})", option=Code("node --inspect")),
-            say("V8 collects before a snapshot, so what is left is held"),
-        )
-    elif kind == "go":
-        yield Action(
-            say("compare two heap profiles ({name})", name=Code("net/http/pprof, inuse_space")),
-            say("they show what was live after the last collection"),
-        )
-    elif kind == "dotnet":
-        yield Action(
-            say("compare two dumps of {tool}", tool=Code("dotnet-gcdump collect -p PID")),
-            say("it collects first, so what is left is held"),
         )
 
 

@@ -14,6 +14,7 @@ from leakcase_analyzer.findings.cpp_classes import is_telling
 from leakcase_analyzer.findings.size_classes import words
 from leakcase_analyzer.heap_reasons import growing_sizes
 from leakcase_analyzer.kinds import first_of_type
+from leakcase_analyzer.runtime_actions import UNTRACKED
 from leakcase_analyzer.sentences import Code, Count, Name, Share, Size, say
 
 #: A gain of less than this share of what is kept is not worth a step.
@@ -105,23 +106,39 @@ def _other_allocator(state: HeapState) -> Iterator[Action]:
         )
 
 
+def look_at_types(findings: Sequence[Finding]) -> Iterator[Action]:
+    """Where to begin among a runtime's types that grow: with one that its collector can find."""
+    types = first_of_type(findings, ObjectTypes)
+    if types is None:
+        return
+    findable = [
+        one
+        for one in types.types
+        if one.count > 0 and not (types.runtime == "cpython" and one.name in UNTRACKED)
+    ]
+    if not findable:
+        return
+    own = [one for one in findable if one.name not in BUILT_IN]
+    least = OWN_SHARE * types.types[0].growth_bytes
+    is_own = bool(own) and own[0].growth_bytes >= least
+    named = own[0] if is_own else findable[0]
+    ways = {"cpython": "gc.get_referrers", "jvm": "jcmd PID GC.heap_dump FILE"}
+    yield Action(
+        say(
+            "look for what keeps objects of {name}, with {call}",
+            name=Name(named.name),
+            call=Code(ways.get(types.runtime, "a heap snapshot")),
+        ),
+        say("of the program's own types it grows most" if is_own else "it grows most")
+        if is_own or named is types.types[0]
+        else say("it grows most of what refers to other objects"),
+    )
+
+
 def look_at_sizes_and_types(findings: Sequence[Finding], kind: str) -> Iterator[Action]:
     """Where to begin in the program, by what grows most."""
-    types = first_of_type(findings, ObjectTypes)
-    if kind == "managed-heap" and types is not None and types.types:
-        own = [one for one in types.types if one.name not in BUILT_IN]
-        least = OWN_SHARE * types.types[0].growth_bytes
-        is_own = bool(own) and own[0].growth_bytes >= least
-        named = own[0] if is_own else types.types[0]
-        ways = {"cpython": "gc.get_referrers", "jvm": "jcmd PID GC.heap_dump FILE"}
-        yield Action(
-            say(
-                "look for what keeps objects of {name}, with {call}",
-                name=Name(named.name),
-                call=Code(ways.get(types.runtime, "a heap snapshot")),
-            ),
-            say("of the program's own types it grows most" if is_own else "it grows most"),
-        )
+    if kind == "managed-heap":
+        yield from look_at_types(findings)
     objects = first_of_type(findings, CppClasses)
     if kind == "heap" and objects is not None and is_telling(objects.classes[0]):
         yield Action(

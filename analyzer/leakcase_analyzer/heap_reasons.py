@@ -28,8 +28,10 @@ def heap_reasons(findings: Sequence[Finding], status: Status) -> Iterator[Senten
     """The sentences that belong to an answer with this status, the weightiest first."""
     state = first_of_type(findings, HeapState)
     rises = status in ("leak", "undecided")
+    managed = first_of_type(findings, ManagedState)
+    of_runtime = managed is not None and managed.change is not None and managed.change.is_most
     if state is not None:
-        change = state.change
+        change = None if of_runtime else state.change
         if status == "retention" or state.kept_share >= TELLING_SHARE:
             yield state.claim
             yield from state.evidence_for
@@ -40,7 +42,6 @@ def heap_reasons(findings: Sequence[Finding], status: Status) -> Iterator[Senten
         if state is None or told.agrees is not None or told.in_use_bytes is None:
             yield told.claim  # Else the heap's state is by these words.
         yield from told.evidence_for
-    managed = first_of_type(findings, ManagedState)
     if managed is not None and rises:
         yield managed.claim
         yield from managed.evidence_for

@@ -26,7 +26,7 @@ TRACED_KINDS = frozenset({"heap", "managed-heap", "mmap", "other"})
 def look_at_code(findings: Sequence[Finding], kind: str) -> Iterator[Action]:
     """Where to begin in the program; nothing where allocations were not traced."""
     found = first_of_type(findings, Suspects)
-    if found is None or kind not in TRACED_KINDS or not found.suspects:
+    if found is None or found.aside or kind not in TRACED_KINDS or not found.suspects:
         return
     first = found.suspects[0]
     if first.frame is not None and first.fate != "early":

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from leakcase_analyzer.code_names import place, whence
-from leakcase_analyzer.findings.base import Finding
+from leakcase_analyzer.findings.base import Finding, ObjectTypes
 from leakcase_analyzer.findings.suspect import Suspects
 from leakcase_analyzer.findings.suspect_words import named
-from leakcase_analyzer.kinds import first_of_type
+from leakcase_analyzer.kinds import MOST_OF_IT, first_of_type
+from leakcase_analyzer.runtime_actions import UNTRACKED
 from leakcase_analyzer.sentences import Name, Sentence, Share, Size, Span, say
 from leakcase_analyzer.series.growth import Status
 
@@ -27,6 +28,8 @@ def with_suspect(said: Sentence, findings: Sequence[Finding]) -> Sentence:
         return said
     where = whence(first.frame)
     text = "; {stays} of what stays was allocated in {function}"
+    if _mostly_untracked(findings):
+        text = "; {stays} of the objects that could be watched and stay were made in {function}"
     quantities = [
         *said.quantities,
         ("stays", Share(first.share or 0.0)),
@@ -38,10 +41,20 @@ def with_suspect(said: Sentence, findings: Sequence[Finding]) -> Sentence:
     return Sentence(said.template[:-1] + text + ".", tuple(quantities))
 
 
+def _mostly_untracked(findings: Sequence[Finding]) -> bool:
+    """Whether much of what grows are objects of Python whose making nobody can watch."""
+    types = first_of_type(findings, ObjectTypes)
+    if types is None or types.runtime != "cpython":
+        return False
+    grown = sum(one.growth_bytes for one in types.types)
+    unseen = sum(one.growth_bytes for one in types.types if one.name in UNTRACKED)
+    return unseen > MOST_OF_IT * grown
+
+
 def trace_reasons(findings: Sequence[Finding], status: Status) -> Iterator[Sentence]:
     """The sentences that belong to an answer with this status, the weightiest first."""
     found = first_of_type(findings, Suspects)
-    if found is None or status not in ("leak", "undecided"):
+    if found is None or found.aside or status not in ("leak", "undecided"):
         return
     yield found.claim
     yield from found.evidence_for[:1]

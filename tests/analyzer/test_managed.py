@@ -8,12 +8,16 @@ from pathlib import Path
 import pytest
 
 from leakcase_analyzer.analysis import analyze
+from leakcase_analyzer.report.html import html_text
+from leakcase_analyzer.report.markdown import markdown_text
+from leakcase_analyzer.report.terminal import terminal_text
 from leakcase_analyzer.report.units import render
 from leakcase_bundle.records import ManagedClasses, ManagedHeap, ManagedNative
 from leakcase_bundle.strings import SymbolToken
 from tests.analyzer.cases import MIB, Capture, Mapping, as_file
 from tests.analyzer.heap_cases import Heap, allow, growing, see
 from tests.analyzer.test_heap import Answer, known_parts
+from tests.analyzer.trace_cases import Source, Traced
 
 GROWN = int(400_009 * 120)
 
@@ -193,3 +197,54 @@ def test_a_full_heap_that_stopped_at_its_limit_is_not_called_bounded(answer: Ans
         assert verdict.status == status
         said = " ".join(render(reason) for reason in verdict.reasons)
         assert ("for want of room" in said) == (status == "undecided")
+
+
+# --- native calls beside a collected heap that grows ----------------------------------------------
+
+
+def test_native_blocks_do_not_claim_what_the_collected_heap_grows_by(answer: Answer) -> None:
+    own = Source(("os::strdup", "main"), each_window=2)
+    analysis = answer(Traced(java(0.95), [own]).add())
+    assert analysis.code is not None and analysis.code.aside
+    assert [one.bytes_per_second for one in analysis.code.suspects] == [None]
+    screen = terminal_text(analysis, colour=False, unicode=True)
+    assert "os::strdup" not in screen and "allocated in" not in screen
+    for page in (markdown_text(analysis), html_text(analysis)):
+        assert "What grows lies in the collected heap" in page
+    native = growing(runtime="jvm")
+    told(native, 0, 10 * MIB, kept=4 * MIB)
+    told(native, 120, 10 * MIB, kept=4 * MIB)
+    beside = answer(Traced(native, [own]).add()).code
+    assert beside is not None and not beside.aside and beside.suspects[0].bytes_per_second
+
+
+def test_the_screen_shows_the_classes_that_grow_the_programs_own_among_them(
+    answer: Answer,
+) -> None:
+    case = java(0.95)
+    names = [f"java.util.Thing{number}" for number in range(3)]
+    counted(case, 0, dict.fromkeys(["byte[]", "char[]", "int[]", "long[]", *names], (0, 0)))
+    rows = {"byte[]": 40, "char[]": 30, "int[]": 20, "long[]": 10}
+    grown = {name: (1000, size * MIB) for name, size in rows.items()}
+    counted(case, 120, {**grown, "app.Session": (200_000, 5 * MIB), "app.Gone": (0, 4096)})
+    screen = terminal_text(answer(case), colour=False, unicode=True)
+    assert "objects     +1,000 byte[] (40.0 MiB)" in screen
+    assert "+200,000 app.Session (5.00 MiB)" in " ".join(screen.split())
+    assert "app.Gone" not in screen
+
+
+@pytest.mark.parametrize(
+    ("runtime", "command"),
+    [("jvm", "jcmd PID GC.run"), ("node", "kill -USR1 PID"), ("go", "debug/pprof/goroutine")],
+)
+def test_an_undecided_heap_is_advised_how_to_ask_its_runtime(
+    runtime: str, command: str, answer: Answer
+) -> None:
+    case = growing(runtime=runtime)
+    case.mappings = [Mapping("anonymous", 20 * MIB, 20 * MIB + GROWN)]
+    told(case, 0, 10 * MIB, runtime=runtime, collections=None)
+    told(case, 120, 10 * MIB + GROWN, runtime=runtime, collections=None)
+    analysis = answer(case)
+    assert analysis.verdict.status == "undecided"
+    first, *others = [render(action.what) for action in analysis.actions]
+    assert first.startswith("capture again for") and any(command in one for one in others)

@@ -16,6 +16,8 @@ from leakcase_bundle.records import ManagedClasses, ManagedHeap
 #: Growth below this says nothing about its parts.
 LEAST_GROWTH_BYTES = 256 << 10
 MOST_TYPES, MOST_NAMED = 32, 4
+#: From this share of the growth on, it is the collected heap that grows.
+MOST_OF_IT = 0.5
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,11 @@ class ManagedChange:
         if self.held_bytes < LEAST_GROWTH_BYTES:
             return None
         return min(1.0, max(0.0, self.resident_bytes / self.held_bytes))
+
+    @property
+    def is_most(self) -> bool:
+        """Whether most of what memory grew by lies in the collected heap."""
+        return (self.share or 0.0) >= MOST_OF_IT
 
     @property
     def is_confirmed(self) -> bool:
@@ -96,6 +103,15 @@ def _native_growth(evidence: Evidence) -> Iterator[Finding]:
             ),
             topic="jvm-native-memory",
         )
+
+
+def lies_in_collected_heap(evidence: Evidence) -> bool:
+    """Whether most of the growth is of a collected heap, by the runtime's own figures.
+
+    Python's objects come from calls that can be watched, so that its heap is none of these.
+    """
+    change = _change(evidence)
+    return change is not None and change.is_most
 
 
 def _change(evidence: Evidence) -> ManagedChange | None:

@@ -7,11 +7,13 @@ live longer looks the same. So the age up to which blocks were followed is part 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from leakcase_analyzer.evidence import Evidence
 from leakcase_analyzer.findings.base import Finding
 from leakcase_analyzer.findings.fates import PlaceFate, fates_of
 from leakcase_analyzer.findings.in_work import EARLY_SECONDS, takes_in
+from leakcase_analyzer.findings.managed_heap import lies_in_collected_heap
 from leakcase_analyzer.findings.mapped import mappings, with_mappings
 from leakcase_analyzer.findings.outstanding import outstanding
 from leakcase_analyzer.findings.retention import heap_change
@@ -46,13 +48,15 @@ def survivors(evidence: Evidence) -> Iterator[Finding]:
     tracing = evidence.tracing
     if not tracing.windows:
         return
-    growth = growth_behind(evidence)
+    aside = lies_in_collected_heap(evidence)
+    growth = None if aside else growth_behind(evidence)
     told = [one for one in tracing.windows if one.outstanding]
     all_blocks = [one for one in told if not one.maps]
     found = _of_bursts(evidence, tracing, growth) or outstanding(tracing, all_blocks, growth)
-    found = with_mappings(found, mappings(evidence, [one for one in told if one.maps], growth))
+    if not (aside and found is not None):
+        found = with_mappings(found, mappings(evidence, [one for one in told if one.maps], growth))
     if found is not None:
-        yield found
+        yield replace(found, aside=aside)
         yield from trace_limits(tracing, found)
         yield from source_lines(tracing, found)
 

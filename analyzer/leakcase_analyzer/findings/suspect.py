@@ -71,11 +71,14 @@ class Suspects(Finding):
     """Whose blocks were alive at the last look, which was early, while memory does not rise."""
     kept_per_second: float
     """What the suspects' blocks would add up to if none was ever freed later."""
+    aside: bool = False
+    """What grows is a collected heap, which the watched calls do not fill: no suspect's share is
+    of that growth, and who maps memory is the runtime."""
 
     @property
     def leading(self) -> Suspect | None:
         """The first suspect, where it has most of what stays and what it is is known."""
-        first = self.suspects[0] if self.suspects else None
+        first = self.suspects[0] if self.suspects and not self.aside else None
         if first is None or first.frame is None or (first.share or 0.0) < LEADING_SHARE:
             return None
         return first if first.confidence >= LEADING_CONFIDENCE else None

@@ -55,6 +55,12 @@ def unreachable(evidence: Evidence) -> Iterator[Finding]:
     yield found
     yield from (Observation(topic="unreachable", claim=line) for line in _details(found, record))
     yield from _not_seen(record)
+    if evidence.runtime is None:  # A runtime's pools are told by its own counts of objects.
+        yield NotSeen(
+            claim=say("what is leaked within pools of the program's own"),
+            because=say("such a pool is one block to malloc, and is referred to as a whole"),
+            effect=say("only whole blocks of malloc are found to be unreachable"),
+        )
 
 
 def _found(evidence: Evidence, record: HeapUnreachable) -> Unreachable:
@@ -145,8 +151,3 @@ def _not_seen(record: HeapUnreachable) -> Iterator[Finding]:
             because=say("tagged or compressed pointers, and those that only the kernel holds"),
             effect=say("a block that is only referred to that way looks unreachable"),
         )
-    yield NotSeen(
-        claim=say("what is leaked within pools of the program's own"),
-        because=say("such a pool is one block to malloc, and is referred to as a whole"),
-        effect=say("only whole blocks of malloc are found to be unreachable"),
-    )

@@ -21,6 +21,8 @@ from leakcase_analyzer.report.units import (
     span,
 )
 
+#: Less of the heap than this that nothing refers to may be in use by registers alone.
+WORTH_TELLING_SHARE = 0.001
 STATUS_WORDS = {
     "leak": "grows for good",
     "retention": "freed and kept",
@@ -88,11 +90,14 @@ def memory_parts(analysis: Analysis) -> list[tuple[str, str]]:
     """The parts of memory that are known and not nothing, label and size."""
     memory = analysis.memory
     other = "heap and other" if memory.live_heap_bytes is None else "other"
+    leaked = memory.unreachable_bytes or 0.0
+    in_use = "heap in use"
+    if leaked >= WORTH_TELLING_SHARE * (memory.live_heap_bytes or 0.0) > 0:
+        in_use = f"heap in use, {size(leaked)} of it unreachable:"
     labelled = (
         ("resident", memory.resident_bytes),
-        ("heap in use", memory.live_heap_bytes),
+        (in_use, memory.live_heap_bytes),
         ("freed and kept", memory.kept_free_bytes),
-        ("unreachable", memory.unreachable_bytes),
         ("files", memory.mapped_file_bytes),
         ("stacks", memory.stack_bytes),
         ("shared", memory.shared_bytes),

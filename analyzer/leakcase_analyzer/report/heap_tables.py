@@ -5,10 +5,11 @@ from __future__ import annotations
 from leakcase_analyzer.analysis import Analysis
 from leakcase_analyzer.block_looks import LABELS, Holding
 from leakcase_analyzer.evidence import Evidence
+from leakcase_analyzer.heap_actions import BUILT_IN
 from leakcase_analyzer.heap_looks import kept_bytes, used_bytes
-from leakcase_analyzer.report.units import PLAIN, Style, count, share, signed_size, size
+from leakcase_analyzer.report.units import PLAIN, Style, count, share, shortened, signed_size, size
 
-MOST_ROWS = 12
+MOST_ROWS, MOST_IN_LINE = 12, 4
 
 
 def heap_line(analysis: Analysis) -> str | None:
@@ -103,3 +104,18 @@ def type_rows(analysis: Analysis, style: Style = PLAIN) -> list[tuple[str, str, 
         (style.name(one.name), f"{one.count:+,}", signed_size(one.growth_bytes))
         for one in analysis.types[:MOST_ROWS]
     ]
+
+
+def types_line(analysis: Analysis) -> str:
+    """The types of which there are more, the largest growth first, and always the first that is
+    the program's own; empty where none is known."""
+    more = [one for one in analysis.types if one.count > 0]
+    first = more[:MOST_IN_LINE]
+    own = [one for one in more if one.name not in BUILT_IN]
+    if own and own[0] not in first:
+        first[-1] = own[0]
+    return ", ".join(
+        f"{one.count:+,} {shortened(one.name)}"
+        + ("" if one.growth_bytes is None else f" ({size(one.growth_bytes)})")
+        for one in first
+    )

@@ -27,6 +27,7 @@ from leakcase_analyzer.report.units import Style, confidence, share, size_interv
 from leakcase_analyzer.sentences import Sentence
 
 MOST_STACKS = 3
+ASIDE = "What grows lies in the collected heap, which the calls below do not fill."
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,7 @@ def _code(analysis: Analysis, page: Page) -> dict[str, Any] | None:
         return None
     return {
         "claim": page.sentence(found.claim),
+        "aside": ASIDE if found.aside else "",
         "calls": calls_line(analysis),
         "rows": [
             (Markup(function), Markup(where), *figures)

@@ -48,7 +48,16 @@ def test_the_first_line_is_the_answer(tmp_path: Path) -> None:
 
 
 def test_what_is_hidden_for_want_of_room_is_counted(tmp_path: Path) -> None:
-    assert "more in leakcase report" in text_of(busy(), tmp_path)
+    lines = text_of(busy(), tmp_path).splitlines()
+    titles = [line for line in lines if "more in leakcase report" in line]
+    assert titles and all(line[0].isupper() for line in titles), "the title counts them"
+    assert len(lines) >= MOST_LINES - 3, "what is hidden would not have fitted"
+
+
+def test_the_screen_does_not_say_twice_what_grows(tmp_path: Path) -> None:
+    text = text_of(heap_leak(), tmp_path)
+    assert "anonymous memory went from" not in text and "trend" in text
+    assert "  - anonymous memory: " not in text
 
 
 def test_colours_are_only_there_when_wanted(tmp_path: Path) -> None:
