@@ -79,8 +79,8 @@ accuracy: $(VENV)/tools.stamp ## judge growth on many runs of programs with know
 	$(PY) bench/accuracy.py $(ARGS)
 
 real: $(VENV)/tools.stamp ## look into and trace servers and programs of many languages
-	LEAKCASE_TRACED_SECONDS=$(SECONDS) $(PY) -m pytest -n $(WORKERS) --dist loadscope -rP \
-	    --no-loadscope-reorder $(REAL)
+	LEAKCASE_TRACED_SECONDS=$(SECONDS) $(PY) -m pytest -n $(WORKERS) --dist loadscope -rfEP \
+	    --no-loadscope-reorder $(REAL) $(TESTS)
 
 attribution: $(VENV)/tools.stamp ## see how often the function that leaks is named first
 	$(PY) bench/attribution.py $(ARGS)
