@@ -9,6 +9,7 @@ dearer ones are paced: after each call they rest long enough that their share is
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Optional
 
 from .system.clock import NS_PER_SECOND
 
@@ -22,6 +23,13 @@ LOCK_SHARE = 0.1
 PACED_FLOOR_NS = 5 * NS_PER_SECOND
 #: Paced probes also thin out with the capture's age, so that a day's case stays small.
 PACED_AGE_SHARE = 0.05
+
+#: Of a core, over the whole capture, for a look that is taken early since another probe needs it.
+_LEARNERS_SHARE = 0.002
+#: Two tell what grew, and a third whether that was but the start of its work.
+ENOUGH_LOOKS = 3
+_NEXT_LOOK_AT, _NEXT_LOOK_LATEST_NS = 1 / 8, 30 * NS_PER_SECOND
+_DEFAULT_NS = 120 * NS_PER_SECOND
 
 #: Above these the capture gives up what costs it, in this order.
 MEMORY_LIMIT_BYTES = 64 << 20
@@ -42,6 +50,16 @@ def rest_ns(cpu_ns: int, lock_ns: int, age_ns: int, max_slowdown: float) -> int:
         int(lock_ns / max(LOCK_SHARE * max_slowdown, 1e-6)),
         int(age_ns * PACED_AGE_SHARE),
     )
+
+
+def rest_for_learners_ns(pause_ns: int, cpu_ns: int, duration_ns: Optional[int]) -> int:
+    """How long a probe from which another learns rests after one of its first looks, which cost
+    `cpu_ns`: `pause_ns`, as by itself, or less where a further look is not too dear."""
+    whole_ns = _DEFAULT_NS if duration_ns is None else duration_ns
+    if cpu_ns > _LEARNERS_SHARE * whole_ns:
+        return pause_ns
+    early_ns = max(PACED_FLOOR_NS, int(_NEXT_LOOK_AT * whole_ns))
+    return min(pause_ns, early_ns, _NEXT_LOOK_LATEST_NS)
 
 
 def flush_after_ns(age_ns: int) -> int:

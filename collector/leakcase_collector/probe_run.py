@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Callable, Optional, Protocol
 
@@ -75,8 +76,9 @@ class ProbeRun:
     prediction: Optional[Prediction] = None
     #: Who learns from its records.
     learners: tuple[Probe, ...] = ()
-    #: Its next look is before its own turn: for them.
+    #: Its next look is before its own turn, for them; and what such looks have cost.
     is_early: bool = False
+    early_cpu_ns: int = 0
     _gaps: set[tuple[str, Optional[str]]] = field(default_factory=set)
     _losses: dict[str, int] = field(default_factory=dict)
 
@@ -133,6 +135,11 @@ class ProbeRun:
     def loss(self, what: str, count: int) -> None:
         self._losses[what] = self._losses.get(what, 0) + count
 
+    @property
+    def tracing_cpu_ns(self) -> int:
+        """What it cost for tracing, which paces itself."""
+        return self.cpu_ns if self.probe.level == "trace" else self.early_cpu_ns
+
     def losses(self, now_ns: int) -> list[Loss]:
         return [Loss(now_ns, self.probe.name, w, c) for w, c in sorted(self._losses.items()) if c]
 
@@ -176,10 +183,20 @@ class ProbeRun:
         finally:
             spent = monotonic_ns() - wall
             self.runs += 1
-            self.cpu_ns += thread_cpu_ns() - cpu
+            cpu_ns = thread_cpu_ns() - cpu
+            self.cpu_ns += cpu_ns
+            self.early_cpu_ns += cpu_ns if self.is_early else 0
             self.wall_ns += spent
             self.longest_wall_ns = max(self.longest_wall_ns, spent)
         return spent
+
+
+def runs_of(probes: Sequence[Probe], session: Capture) -> list[ProbeRun]:
+    """One for each, in their order; those from which others learn know of them."""
+    runs = [ProbeRun(probe, session) for probe in probes]
+    for run in runs:
+        run.learners = tuple(p for p in probes if run.probe.name in p.learns_from)
+    return runs
 
 
 def _refused(probe: Probe, error: OSError) -> CollectorError:

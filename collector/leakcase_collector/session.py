@@ -29,13 +29,15 @@ from .marks import MarkListener
 from .outcome import Outcome
 from .pacing import (
     CASE_LIMIT_BYTES,
+    ENOUGH_LOOKS,
     MAX_INTERVAL_NS,
     MEMORY_LIMIT_BYTES,
     CpuBudget,
     flush_after_ns,
+    rest_for_learners_ns,
     rest_ns,
 )
-from .probe_run import ProbeRun
+from .probe_run import ProbeRun, runs_of
 from .probes.base import Cadence, Probe
 from .probes.subject import LiveSubject
 from .redact import Redactor
@@ -90,7 +92,7 @@ class Session:
         self._settled = settled
         self._series = SeriesBuffer()
         self._turns = Turns(system)
-        self._runs = [ProbeRun(probe, self) for probe in probes]
+        self._runs = runs_of(probes, self)
         self._missed = 0
         self._next_flush_ns = 0
         self._marks: Optional[MarkListener] = None
@@ -261,7 +263,12 @@ class Session:
         calls = max(run.runs, 1)
         lock_ns = run.wall_ns // calls if run.prediction and run.prediction.lock_ns else 0
         age_ns = now - self.started_ns
-        run.due_ns = now + rest_ns(run.cpu_ns // calls, lock_ns, age_ns, self.max_slowdown)
+        pause_ns = rest_ns(run.cpu_ns // calls, lock_ns, age_ns, self.max_slowdown)
+        early_ns = pause_ns
+        if run.learners and calls < ENOUGH_LOOKS:
+            early_ns = rest_for_learners_ns(pause_ns, run.cpu_ns // calls, self.duration_ns)
+        run.is_early = early_ns < pause_ns
+        run.due_ns = now + early_ns
 
     def _is_over_budget(self, now: int) -> bool:
         if own_rss_bytes(self.system) > MEMORY_LIMIT_BYTES:
@@ -271,7 +278,7 @@ class Session:
 
     def _paced_cpu_ns(self) -> int:
         """Our CPU without that of tracing, which paces itself by the target's loss and its own."""
-        return own_cpu_ns() - sum(run.cpu_ns for run in self._runs if run.probe.level == "trace")
+        return own_cpu_ns() - sum(run.tracing_cpu_ns for run in self._runs)
 
     # --- marks ------------------------------------------------------------------------------------
 

@@ -86,7 +86,11 @@ class TraceWindow:
     capped: bool = says("Ended by the limit on the number of calls, before its time.")
     kept_blocks: int = says("Allocated in the window and not freed in it.")
     kept_bytes: int
-    smallest_bytes: Optional[int] = says("Only sizes from here were watched.", default=None)
+    smallest_bytes: Optional[int] = says(
+        "Only sizes from here on were watched, as asked for: those by which the heap grew so far. "
+        "Frees are of all sizes. Absent: all sizes were.",
+        default=None,
+    )
     largest_bytes: Optional[int] = says("Only sizes up to here were watched.", default=None)
     attach_ns: Optional[int] = says("How long it took to arm.", default=None)
     detach_ns: Optional[int] = says("How long it took until all was undone.", default=None)
@@ -120,6 +124,12 @@ class TraceSites:
     freed: list[int] = says("Of these allocations, freed before the window's end.")
     kept: list[int]
     kept_bytes: list[int]
+    kept_smallest_bytes: Optional[list[int]] = says(
+        "The size of the smallest of the kept blocks; 0 where none was kept. Where some windows "
+        "watch a part of the sizes only, it tells which of them watched a stack's blocks.",
+        default=None,
+    )
+    kept_largest_bytes: Optional[list[int]] = says("Of the largest of them.", default=None)
 
 
 @record("trace.survival")

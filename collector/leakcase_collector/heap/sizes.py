@@ -18,6 +18,13 @@ def size_class(size: int) -> int:
     return size >> shift << shift
 
 
+def last_of_class(smallest: int) -> int:
+    """The largest size of the class that begins with `smallest`, which is none but a multiple of
+    16 bytes."""
+    shift = smallest.bit_length() - 1 - _SPLIT_BITS
+    return smallest if smallest <= EXACT_BYTES - 16 else smallest + (1 << shift) - 16
+
+
 def by_class(sizes: Mapping[int, int]) -> list[tuple[int, int, int]]:
     """(smallest size, chunks, bytes) of each class that has chunks, ascending."""
     found: dict[int, tuple[int, int]] = {}

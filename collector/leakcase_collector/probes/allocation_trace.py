@@ -103,8 +103,9 @@ class AllocationTraceProbe(Probe):
             )
         return (
             f"at most {100 * share:.3g} % of the CPU that it uses, or of a quarter of a core where "
-            "that is more: windows of up to 0.3 s, shorter and fewer where it allocates much, as a "
-            "first one of 0.05 s shows"
+            "that is more: windows of up to 0.4 s, shorter and fewer where it allocates much, as a "
+            "first one of 0.05 s shows; most of them of the sizes alone that grow, where glibc's "
+            "heap tells which"
         )
 
     def begin(self, context: Context, taken_ns: int) -> None:

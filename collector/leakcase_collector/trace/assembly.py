@@ -93,7 +93,7 @@ class Assembly:
             if python is not None:
                 opened.callback(python.close)
             points = opened.enter_context(find_entry_points(system, identity))
-            is_glibc = points.allocator == "glibc"
+            is_glibc = self.is_glibc = points.allocator == "glibc"
             self.refused = tuple(points.refused)
             self._system, self._factor = system, 1.0
             calls = [point for point in points.points if point.call not in MAPPING_CALLS]
@@ -173,7 +173,8 @@ class Assembly:
         labels = None if self._read_file is None else Labels(self._read_file)
         image = None if self._python is None else self._python.image
         names = (lambda memory: None) if image is None else partial(type_names, image=image)
-        return Watch(kind, tracer, prices(points).times(self._factor), reader, labels, names)
+        cost = prices(points, tracer.method).times(self._factor)
+        return Watch(kind, tracer, cost, reader, labels, names)
 
     @property
     def memory(self) -> Optional[Callable[[], AbstractContextManager[Memory]]]:

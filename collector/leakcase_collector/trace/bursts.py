@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Optional
 
-from leakcase_collector.errors import NoTime, OverBudget, TargetGone
+from leakcase_collector.errors import CollectorError, NoTime, OverBudget, TargetGone
 from leakcase_collector.system.clock import (
     NS_PER_SECOND,
     monotonic_ns,
@@ -15,6 +15,7 @@ from leakcase_collector.system.clock import (
     process_cpu_ns,
 )
 
+from .bands import Band, SizeGrowth
 from .recorder import Recorder
 from .schedule import Schedule
 from .survivors import Cohort, Survivors
@@ -41,6 +42,11 @@ _NO_TIME = (
     "allocations were watched for a moment only: the capture was too short for more, or this host "
     "too busy. Capture for longer, or when the host is less busy."
 )
+_CUT_SHORT = (
+    "a window in which allocations were watched was left out: leakcase-collect stood still for "
+    "some seconds, as when it is stopped, or the process that holds its probes was ended. Let "
+    "both run."
+)
 
 
 class Bursts:
@@ -54,16 +60,20 @@ class Bursts:
         duration_ns: int,
         share: float,
         numbers: Iterator[int],
+        sizes: Optional[SizeGrowth] = None,
     ) -> None:
         """`duration_ns` is what is left of the capture, `share` what the target may lose by this;
-        `numbers` of the windows, no two alike."""
+        `numbers` of the windows, no two alike. `sizes`: which of them grow; None: nobody tells."""
         self._recorder = recorder
         self._tools = assembly
         self._watch = watch
         self._numbers = numbers
+        self._sizes = sizes
+        self._band: Optional[Band] = None
         self._survivors = Survivors()
         self._lingering: Optional[Window] = None
         self._windows = 0
+        self._has_said_cut_short = False
         self._cpu_at_start_ns = process_cpu_ns(recorder.pid) or 0
         self._started_ns = monotonic_ns()
         longest_ns = int(_WINDOW_SHARE * recorder.interval_ns)
@@ -94,6 +104,7 @@ class Bursts:
             if is_due:
                 self._settle(self._lingering)
             return is_due
+        self._aim(now_ns)
         plan = self._schedule.plan(now_ns, self._target_cpu_ns())
         if plan is None:
             return self._look(now_ns)
@@ -102,9 +113,12 @@ class Bursts:
         tools = self._tools
         window = open_window(
             self._watch.tracer, tools.table, next(self._numbers), plan, self._watch.prices,
-            self._recorder.pid,
+            self._recorder.pid, self._band if plan.is_narrow else None,
         )  # fmt: skip
         window.own_cpu_ns = own_cpu_ns() - cpu_ns
+        if window.is_cut:
+            self._leave_out(window)
+            return True
         self._windows += 1
         if not self._wants_to_linger(window):
             self._settle(window)
@@ -139,6 +153,14 @@ class Bursts:
     def _busy(self, now_ns: int) -> float:
         return self._target_cpu_ns() / max(now_ns - self._started_ns, 1)
 
+    def _aim(self, now_ns: int) -> None:
+        """Watch what grows, if that is known by now and most allocations are of other sizes."""
+        if self._sizes is None or not self._windows:
+            return
+        self._band = self._sizes.band()
+        share = None if self._band is None else self._sizes.share_of(self._band)
+        self._schedule.narrow(now_ns, share)
+
     # --- a window's end ---------------------------------------------------------------------------
 
     def _wants_to_linger(self, window: Window) -> bool:
@@ -158,22 +180,50 @@ class Bursts:
         self._lingering = None
         tracer, cpu_ns = self._watch.tracer, own_cpu_ns()
         window.linger_ns = max(monotonic_ns() - window.ended_ns, 0)
-        self._follow(window, self._survivors)
-        asked_ns = monotonic_ns()
+        cohort = self._follow(window, self._survivors)
+        if cohort is not None and not tracer.is_watching():
+            # What lies there now may be another block.
+            self._survivors.leave_out(cohort)
+            self._say_cut_short()
+        calls = self._undo(window)
+        dearest = self._watch.prices.dearest
+        calls[dearest] = calls.get(dearest, 0) + window.vain_calls
+        self._schedule.account(
+            monotonic_ns(), window.watched_ns, window.calls(), calls,
+            own_cpu_ns() - cpu_ns + window.own_cpu_ns, window.passed_over,
+        )  # fmt: skip
+        self._learn_sizes(window)
+        self._tell(window)
+
+    def _learn_sizes(self, window: Window) -> None:
+        if self._sizes is None:
+            return
+        if window.band is None:
+            self._sizes.take_made(window.made())
+        else:
+            self._sizes.take_seen(window.band, window.allocations, window.passed_over)
+
+    def _undo(self, window: Window) -> dict[str, int]:
+        """What was called until all was out of the target."""
+        tracer, asked_ns = self._watch.tracer, monotonic_ns()
         tracer.detach()
         window.detach_ns = monotonic_ns() - asked_ns
         live = {block.address: block.time_ns for block in tracer.live()}
         self._survivors.drop_dead(live)
         followed = self._survivors.addresses()
         tracer.forget(address for address in live if address not in followed)
-        calls = calls_between(window.before, tracer.counters())
-        dearest = self._watch.prices.dearest
-        calls[dearest] = calls.get(dearest, 0) + window.vain_calls
-        self._schedule.account(
-            monotonic_ns(), window.watched_ns, window.calls(), calls,
-            own_cpu_ns() - cpu_ns + window.own_cpu_ns,
-        )  # fmt: skip
-        self._tell(window)
+        return calls_between(window.before, tracer.counters())
+
+    def _leave_out(self, window: Window) -> None:
+        """One that was cut short: it cost what it did."""
+        calls = self._undo(window)
+        self._schedule.account(monotonic_ns(), 0, {}, calls, window.own_cpu_ns)
+        self._say_cut_short()
+
+    def _say_cut_short(self) -> None:
+        if not self._has_said_cut_short:
+            self._recorder.gap(CollectorError(_CUT_SHORT), "cut-short")
+        self._has_said_cut_short = True
 
     def _follow(self, window: Window, survivors: Survivors) -> Optional[Cohort]:
         """None where memory may not be read, or is no more: the window is told all the same."""

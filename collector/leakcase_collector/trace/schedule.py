@@ -20,6 +20,8 @@ FREES = ("free", "operator-delete", "munmap", "python-free")
 COMMON = ("malloc", "calloc", "realloc", "operator-new", "python-new")
 
 WINDOW_NS = 300 * NS_PER_MS
+#: Of a window that watches the sizes alone that grow.
+NARROW_NS = 400 * NS_PER_MS
 #: The first window measures the rates: nothing is known before it.
 CALIBRATION_NS = 50 * NS_PER_MS
 CALIBRATION_CALLS = 2000
@@ -36,6 +38,10 @@ WINDOWS_MAX = 48
 LAST_WINDOW_SHARE = 0.75
 LATEST_WINDOW_SHARE = 0.85
 _WINDOW_EVERY_NS = 4 * NS_PER_SECOND
+_NARROW_EVERY_NS = NS_PER_SECOND + NS_PER_SECOND // 2
+NARROW_MAX = 96
+#: Once it is known which sizes grow, each so many-th window watches all sizes.
+WHOLE_EVERY = 4
 _START_NS = NS_PER_SECOND
 #: A target that uses less of a core may be charged as if it used this share: its loss is a delay
 #: then, at 1 % of this one of a four-hundredth of the time.
@@ -47,18 +53,27 @@ OWN_CPU_SHARE = 0.02
 
 
 class Prices(NamedTuple):
-    """What watching costs the target, in ns of its CPU: each call by its word, and a window."""
+    """What watching costs the target, in ns of its CPU: each call by its word, a window, and what
+    an allocation costs less whose size is not watched."""
 
     call_ns: Mapping[str, int]
     window_ns: int
+    saved_ns: int = 0
 
-    def of(self, calls: Mapping[str, float]) -> float:
-        """So many calls of each word."""
-        return sum(self.call_ns.get(call, 0) * count for call, count in calls.items())
+    def of(self, calls: Mapping[str, float], passed_over: float = 0) -> float:
+        """So many calls of each word, and allocations of sizes that are not watched."""
+        passed_ns = max(self.call_ns.get(self.dearest, 0) - self.saved_ns, 0)
+        return (
+            sum(self.call_ns.get(call, 0) * count for call, count in calls.items())
+            + passed_ns * passed_over
+        )
 
     def times(self, factor: float) -> Prices:
         """Where calls cost so many times as much."""
-        return self._replace(call_ns={c: int(factor * ns) for c, ns in self.call_ns.items()})
+        return self._replace(
+            call_ns={c: int(factor * ns) for c, ns in self.call_ns.items()},
+            saved_ns=int(factor * self.saved_ns),
+        )
 
     @property
     def dearest(self) -> str:
@@ -74,11 +89,12 @@ class Prices(NamedTuple):
 
 class WindowPlan(NamedTuple):
     """A window that fits: its time, and what ends it earlier: the number of allocations, or what
-    the calls of all kinds have cost the target."""
+    the calls of all kinds have cost the target. `is_narrow`: of the sizes alone that grow."""
 
     duration_ns: int
     allocations: int
     cost_ns: int
+    is_narrow: bool = False
 
 
 class Schedule:
@@ -98,6 +114,11 @@ class Schedule:
         self._started_ns = started_ns
         self._duration_ns = duration_ns
         self._longest_ns = min(WINDOW_NS, longest_ns)
+        self._longest_narrow_ns = min(NARROW_NS, longest_ns)
+        #: Of the allocations, those of the sizes that grow; None where these are not known.
+        self._narrow_share: Optional[float] = None
+        self._narrow_windows = 0
+        self._rested_ns = self._rest_ns = 0
         self._due = window_times(started_ns, duration_ns, random.Random())
 
     @property
@@ -108,6 +129,22 @@ class Schedule:
     def give_up(self) -> None:
         """No further window."""
         self._due = []
+
+    def narrow(self, now_ns: int, share: Optional[float]) -> None:
+        """From now on most windows are of some sizes alone, of which `share` of the allocations
+        are; None: of all sizes again. Narrow windows cost less, so that more of them fit."""
+        if self._narrow_share is None and share is not None and not self._narrow_windows:
+            end_ns = self._started_ns + int(LAST_WINDOW_SHARE * self._duration_ns)
+            count = min((end_ns - now_ns) // _NARROW_EVERY_NS, NARROW_MAX)
+            if count > len(self._due) > 0:
+                times = spread(now_ns, end_ns - now_ns, count, random.Random())
+                self._due = [max(due, self._rested_ns) for due in times]
+        self._narrow_share = share
+
+    @property
+    def _is_narrow_next(self) -> bool:
+        turn = self._narrow_windows % WHOLE_EVERY
+        return self._narrow_share is not None and turn != WHOLE_EVERY - 1
 
     def budget_ns(self, now_ns: int, target_cpu_ns: int) -> int:
         """What tracing may cost in the whole capture, if the target goes on as it did."""
@@ -128,11 +165,12 @@ class Schedule:
         left_ns = self.budget_ns(now_ns, target_cpu_ns) - self.spent_ns
         if not self._watched_ns:
             return self._first(left_ns)
-        per_second = self.prices.of(self.rates_per_second())
-        for windows in range(len(self._due), 0, -1):
-            plan = self._affordable(left_ns // windows, per_second, windows == 1)
+        likely = self._likely(now_ns)
+        for windows in range(likely, 0, -1):
+            plan = self._affordable(left_ns // windows, windows == 1)
             if plan is not None:
-                self._thin_out(windows)
+                if windows < likely:
+                    self._thin_out(windows)
                 return plan
         self.is_too_dear = True
         self._due = self._due[1:]  # Perhaps the target will have become busier by the next.
@@ -144,18 +182,32 @@ class Schedule:
         calls = min(CALIBRATION_CALLS, allowed_ns // pair_ns)
         return WindowPlan(min(CALIBRATION_NS, self._longest_ns), calls, allowed_ns)
 
-    def _affordable(self, cost_ns: int, per_second: float, is_last: bool) -> Optional[WindowPlan]:
+    def _likely(self, now_ns: int) -> int:
+        """Of the windows that are due, as many as our own CPU time will let us open."""
+        left_ns = self._started_ns + int(LAST_WINDOW_SHARE * self._duration_ns) - now_ns
+        if not self._rest_ns:
+            return len(self._due)
+        return min(len(self._due), 1 + max(left_ns, 0) // self._rest_ns)
+
+    def _affordable(self, cost_ns: int, is_last: bool) -> Optional[WindowPlan]:
         """By its time rather than by its calls: those that come first are not like all others."""
         left_ns = cost_ns - self.prices.window_ns
         if left_ns <= 0:
             return None
-        duration_ns = int(min(NS_PER_SECOND * left_ns / max(per_second, 1e-9), self._longest_ns))
-        calls = self._allocations_per_second() * duration_ns / NS_PER_SECOND
+        rates, per_second = self.rates_per_second(), self._allocations_per_second()
+        cost_per_second, longest_ns = self.prices.of(rates), self._longest_ns
+        is_narrow = self._is_narrow_next
+        if is_narrow and self._narrow_share is not None:
+            passed_over = (1 - self._narrow_share) * per_second
+            per_second, longest_ns = per_second - passed_over, self._longest_narrow_ns
+            cost_per_second -= self.prices.saved_ns * passed_over
+        duration_ns = int(min(NS_PER_SECOND * left_ns / max(cost_per_second, 1e-9), longest_ns))
+        calls = per_second * duration_ns / NS_PER_SECOND
         enough = FEWEST_CALLS if is_last else MANY_CALLS
-        if duration_ns < min(SHORT_NS, self._longest_ns) and calls < enough:
+        if duration_ns < min(SHORT_NS, longest_ns) and calls < enough:
             return None
-        most = max(int(_SURPRISE * calls), FEWEST_CALLS)
-        return WindowPlan(duration_ns, min(most, CALLS_PER_WINDOW), _SURPRISE * left_ns)
+        most = min(max(int(_SURPRISE * calls), FEWEST_CALLS), CALLS_PER_WINDOW)
+        return WindowPlan(duration_ns, most, _SURPRISE * left_ns, is_narrow)
 
     def _allocations_per_second(self) -> float:
         return sum(rate for call, rate in self.rates_per_second().items() if call not in FREES)
@@ -172,19 +224,26 @@ class Schedule:
         calls: Mapping[str, int],
         all_calls: Mapping[str, int],
         own_cpu_ns: int,
+        passed_over: int = 0,
     ) -> int:
         """Take down what a window did; returns what it cost the target, in ns.
 
         `watched_ns`: for how long `calls` were watched; `all_calls` came until all was undone.
-        `own_cpu_ns`: what it cost the collector.
+        `own_cpu_ns`: what it cost the collector. `passed_over`: allocations of other sizes than
+        those watched.
         """
         self._windows += 1
         self._due = self._due[1:]
-        rested_ns = now_ns + int(own_cpu_ns / OWN_CPU_SHARE)
-        self._due = [max(due, rested_ns) for due in self._due]
-        cost_ns = int(self.prices.window_ns + self.prices.of(all_calls))
+        self._rested_ns = now_ns + int(own_cpu_ns / OWN_CPU_SHARE)
+        self._due = [max(due, self._rested_ns) for due in self._due]
+        cost_ns = int(self.prices.window_ns + self.prices.of(all_calls, passed_over))
         self.spent_ns += cost_ns
         self._calls.update(calls)
+        self._calls[self.prices.dearest] += passed_over
+        if self._narrow_share is not None:
+            if self._is_narrow_next:
+                self._rest_ns = self._rested_ns - now_ns
+            self._narrow_windows += 1
         self._watched_ns += watched_ns
         return cost_ns
 
@@ -200,7 +259,7 @@ class Schedule:
         frees = {call: rate for call, rate in per_second.items() if call in FREES}
         cost_ns = self.prices.of(frees) * linger_ns / NS_PER_SECOND
         left_ns = self.budget_ns(now_ns, target_cpu_ns) - self.spent_ns
-        return cost_ns <= left_ns / max(len(self._due), 1)
+        return cost_ns <= left_ns / max(self._likely(now_ns), 1)
 
 
 def window_times(started_ns: int, duration_ns: int, chance: random.Random) -> list[int]:
@@ -208,9 +267,12 @@ def window_times(started_ns: int, duration_ns: int, chance: random.Random) -> li
     regularly neither meets all windows nor none."""
     span_ns = max(int(LAST_WINDOW_SHARE * duration_ns) - _START_NS, 0)
     count = min(max(span_ns // _WINDOW_EVERY_NS, 3), WINDOWS_MAX)
+    # The first measures the rates.
+    return [started_ns, *spread(started_ns + _START_NS, span_ns, count, chance)]
+
+
+def spread(started_ns: int, span_ns: int, count: int, chance: random.Random) -> list[int]:
+    """One time at random in each of `count` equal stretches."""
     stretch_ns = span_ns // count
-    times = [started_ns]  # The first measures the rates.
-    for number in range(count):
-        start_ns = started_ns + _START_NS + number * stretch_ns
-        times.append(start_ns + chance.randrange(max(stretch_ns, 1)))
-    return times
+    starts = (started_ns + number * stretch_ns for number in range(count))
+    return [start_ns + chance.randrange(max(stretch_ns, 1)) for start_ns in starts]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Optional
 
@@ -41,6 +41,7 @@ def sites_record(window: Window, table: StackTable) -> tuple[TraceSites, int, in
         stacks.setdefault(stack, [0, 0, 0])
     most = sorted(stacks, key=lambda stack: (-kept_bytes[stack], -stacks[stack][0], stack))
     told = sorted(most[:SITES_MAX])
+    sizes = sizes_by_stack(window.kept)
     record = TraceSites(
         window.number,
         told,
@@ -49,8 +50,18 @@ def sites_record(window: Window, table: StackTable) -> tuple[TraceSites, int, in
         [stacks[stack][2] for stack in told],
         [kept_blocks[stack] for stack in told],
         [kept_bytes[stack] for stack in told],
+        [min(sizes[stack], default=0) for stack in told],
+        [max(sizes[stack], default=0) for stack in told],
     )
     return record, len(most) - len(told), lost
+
+
+def sizes_by_stack(blocks: Iterable[LiveBlock]) -> defaultdict[int, set[int]]:
+    """The sizes of each stack's blocks."""
+    found: defaultdict[int, set[int]] = defaultdict(set)
+    for block in blocks:
+        found[block.stack].add(block.size_bytes)
+    return found
 
 
 def _since(before: Optional[SiteCounts], now: SiteCounts) -> Sequence[int]:
@@ -97,6 +108,8 @@ def window_record(
         after.is_capped,
         len(window.kept) + window.keyless_blocks,
         sum(block.size_bytes for block in window.kept) + window.keyless_bytes,
+        smallest_bytes=None if window.band is None else window.band.smallest_bytes,
+        largest_bytes=None if window.band is None else window.band.largest_bytes,
         attach_ns=window.attach_ns,
         detach_ns=window.detach_ns,
         target_cpu_ns=window.target_cpu_ns,

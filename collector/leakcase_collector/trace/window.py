@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Optional
 
 from leakcase_collector.system.clock import NS_PER_MS, monotonic_ns, process_cpu_ns
 
+from .bands import Band
 from .schedule import FREES, Prices, WindowPlan
 from .stacks import StackTable
 from .survivors import LiveBlock
@@ -39,6 +41,8 @@ class Window:
     before: TracerCounters
     sites_before: Mapping[int, SiteCounts]
     cpu_before_ns: Optional[int]
+    #: Only these sizes were watched; None: all.
+    band: Optional[Band] = None
     attach_ns: int = 0
     ended_ns: int = 0
     detach_ns: int = 0
@@ -55,11 +59,36 @@ class Window:
     keyless_bytes: int = 0
     #: Allocations that were watched and not counted, estimated.
     vain_calls: int = 0
+    #: Whether probes came out before its end, as where we were stopped: nothing in it counts.
+    is_cut: bool = False
 
     @property
     def watched_ns(self) -> int:
         """From the first call that was watched to the last."""
         return max(self.ended_ns - self.started_ns, 1)
+
+    @property
+    def passed_over(self) -> int:
+        """Allocations that were not watched for their size."""
+        assert self.after is not None
+        return self.after.passed_over - self.before.passed_over
+
+    @property
+    def allocations(self) -> int:
+        """Those that were watched."""
+        assert self.after is not None
+        return self.after.allocations - self.before.allocations
+
+    def made(self) -> Counter[int]:
+        """How many blocks of each size were asked for; what one key asked for is averaged."""
+        made: Counter[int] = Counter()
+        for key, now in self.sites_after.items():
+            then = self.sites_before.get(key)
+            count = now.allocations - (then.allocations if then else 0)
+            held = now.allocated_bytes - (then.allocated_bytes if then else 0)
+            if count:
+                made[held // count] += count
+        return made
 
     def calls(self) -> dict[str, int]:
         """Of each word, in this window."""
@@ -76,18 +105,21 @@ def calls_between(before: TracerCounters, after: TracerCounters) -> dict[str, in
 
 def open_window(
     tracer: AllocationTracer, table: StackTable, number: int, plan: WindowPlan, prices: Prices,
-    pid: int,
+    pid: int, band: Optional[Band] = None,
 ) -> Window:  # fmt: skip
-    """Arm, watch, and stop watching allocations; frees are still watched then."""
+    """Arm, watch, and stop watching allocations, those of a band if there is one; frees are still
+    watched then."""
     before, sites = tracer.counters(), tracer.sites()
     asked_ns = monotonic_ns()
-    tracer.arm(event_cap=plan.allocations)
-    window = Window(number, plan, monotonic_ns(), before, sites, process_cpu_ns(pid))
+    smallest_bytes, largest_bytes = band or (0, None)
+    tracer.arm(smallest_bytes, largest_bytes, plan.allocations)
+    window = Window(number, plan, monotonic_ns(), before, sites, process_cpu_ns(pid), band)
     window.attach_ns = window.started_ns - asked_ns
     held = _watch(tracer, table, window, prices)
     window.ended_ns = monotonic_ns()
     cpu_ns = process_cpu_ns(pid)
     seen = tracer.counters()
+    window.is_cut = not tracer.is_watching()
     tracer.stop_allocations()
     window.after = tracer.counters()
     # Until the last of them is taken out, calls are still watched in vain: as many as frees.
@@ -121,8 +153,8 @@ def _fit_to_allocations(window: Window, seen: TracerCounters) -> None:
 def _missed(window: Window) -> int:
     """Allocations from the one that met the limit on: about one for each free."""
     assert window.after is not None
-    before, after = window.before, window.after
-    return max((after.frees - before.frees) - (after.allocations - before.allocations), 0)
+    frees = window.after.frees - window.before.frees
+    return max(frees - window.allocations - window.passed_over, 0)
 
 
 def _watch(
@@ -137,7 +169,8 @@ def _watch(
     until_ns = window.started_ns + window.plan.duration_ns
     while (now_ns := monotonic_ns()) < until_ns:
         counters = tracer.counters()
-        cost_ns = prices.of(calls_between(window.before, counters))
+        passed_over = counters.passed_over - window.before.passed_over
+        cost_ns = prices.of(calls_between(window.before, counters), passed_over)
         if counters.is_capped or cost_ns >= window.plan.cost_ns:
             break
         samples = tracer.drain(SAMPLES_AT_A_TIME)
