@@ -186,14 +186,18 @@ def each(*subjects: Subject) -> pytest.MarkDecorator:
     )
 
 
+def lacked_at_most_time(seen: Seen) -> None:
+    """On a busy machine tracing, or another probe's look at so busy a program, may lack it."""
+    assert seen.works
+    assert set(seen.gaps) <= {("no-time", None)}, "\n".join(seen.said)
+    assert seen.status in (0, 3), "\n".join(seen.said)
+    assert not seen.mishaps, "\n".join(seen.said)
+
+
 @each(*LEAKING)
 def test_the_function_that_leaks_is_named_first(subject: Subject, looks: Looks) -> None:
     seen = looks[subject.name]()
-    assert seen.works
-    assert set(seen.gaps) <= {("no-time", None)}, "\n".join(seen.said)
-    # Another probe may lack the time for its own look at so busy a program.
-    assert seen.status in (0, 3), "\n".join(seen.said)
-    assert not seen.mishaps, "\n".join(seen.said)
+    lacked_at_most_time(seen)
     if not seen.answer["suspects"]:
         # So busy a machine that next to nothing was watched: then that is what is said.
         assert seen.gaps == [("no-time", None)], "\n".join(seen.said)
@@ -216,8 +220,7 @@ def test_the_function_that_leaks_is_named_first(subject: Subject, looks: Looks) 
 @each(NGINX)
 def test_a_server_that_keeps_nothing_has_no_suspect(subject: Subject, looks: Looks) -> None:
     seen = looks[subject.name]()
-    assert seen.works
-    assert seen.status == 0, seen.said
+    lacked_at_most_time(seen)
     assert of_kind(seen.records, TraceWindow)
     functions = [frame.function or "" for frame in of_kind(seen.records, CodeFrame)]
     assert any(function.startswith("ngx_http_") for function in functions)

@@ -240,15 +240,17 @@ class AllocationTraceProbe(Probe):
     def sample(self, context: Context, taken_ns: int) -> None:
         """One piece of work a beat, by turns: the capture's other looks must not wait for long.
 
-        Where a busy host let us miss beats, one of the preparations besides.
+        Where a busy host let us miss beats, all preparations besides.
         """
         self._beats += 1
         is_late = taken_ns - self._begun_ns > self._beats * context.interval_ns
         if self._work() and not is_late:
             return
-        if self._preparations:
+        while self._preparations:
             self._preparations.pop(0)()
             self._prepared_ns = monotonic_ns()
+            if not is_late:
+                return
 
     def _work(self) -> bool:
         """What is due of whoever waits longest; False where nothing is."""
