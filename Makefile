@@ -87,7 +87,7 @@ attribution: $(VENV)/tools.stamp ## see how often the function that leaks is nam
 
 soak: $(VENV)/tools.stamp ## kill 200 captures, attach a tracer 1,000 times, ask allocators 200 times
 	LEAKCASE_KILLS=$(KILLS) LEAKCASE_CYCLES=$(CYCLES) $(PY) -m pytest \
-	    tests/live/test_killed.py tests/live/test_tracer_soak.py
+	    tests/live/test_killed.py tests/live/test_tracer_soak.py tests/live/test_trace_cut_short.py
 	LEAKCASE_REQUESTS=$(REQUESTS) $(PY) -m pytest tests/collector/attach tests/live/test_asked.py
 
 clean: ## remove what was built; .venv stays

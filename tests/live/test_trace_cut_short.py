@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from leakcase_bundle.records import Gap, TraceOutstanding, TraceWindow
+from leakcase_bundle.records import Gap, TraceOutstanding, TraceSurvival, TraceWindow
 from tests.collector.system.compiled import compiled
 from tests.live.bpf_things import children, needs_bpf
 from tests.live.collecting import COLLECT, of_kind, read
@@ -72,7 +72,7 @@ def watched(program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
 @contextmanager
 def traced(watched: Watched, mode: str, case: Path) -> Iterator[subprocess.Popen[bytes]]:
     """By the command, from its first probe on; ended by Ctrl-C."""
-    command = [*COLLECT, "capture", str(watched.target.pid), "--trace", mode, "--duration", "1h",
+    command = [*COLLECT, "capture", str(watched.target.pid), "--trace", mode, "--duration", "20s",
                "--interval", "200ms", "--allow", "read-memory,trace", "--max-slowdown", "100%",
                "-o", str(case)]  # fmt: skip
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
@@ -92,9 +92,9 @@ def test_full_tracing_that_is_stopped_is_undone_and_tells_what_it_saw_until_then
 ) -> None:
     case, target = tmp_path / "stopped.leakcase", watched.target
     with traced(watched, "full", case) as collector:
-        time.sleep(0.5)  # It still takes its first stacks.
+        time.sleep(0.4)  # It still takes its first stacks.
         target.tell("leak 50 4000")
-        time.sleep(0.5)
+        time.sleep(0.8)
         collector.send_signal(signal.SIGSTOP)
         target.tell("leak 7 4000")
         wait_until(watched.is_clean)
@@ -111,6 +111,28 @@ def test_full_tracing_that_is_stopped_is_undone_and_tells_what_it_saw_until_then
     assert 0.5e9 < window.duration_ns < 3e9
 
 
+@pytest.mark.slow
+def test_a_window_in_which_the_collector_is_stopped_is_undone_and_left_out(
+    watched: Watched, tmp_path: Path
+) -> None:
+    case, target = tmp_path / "stopped.leakcase", watched.target
+    with traced(watched, "bursts", case) as collector:
+        collector.send_signal(signal.SIGSTOP)
+        wait_until(watched.is_clean)
+        target.tell("leak 9 4000")
+        collector.send_signal(signal.SIGCONT)
+        time.sleep(1)
+        wait_until(watched.has_probes)  # The next window.
+    wait_until(watched.is_clean)
+    records, reader = read(case)
+    assert reader.complete
+    assert "cut-short" in {gap.detail for gap in of_kind(records, Gap)}
+    windows = [one for one in of_kind(records, TraceWindow) if one.watched == "allocator"]
+    assert all(window.duration_ns < 1e9 for window in windows)
+    assert all(sum(look.alive) < 9 for look in of_kind(records, TraceSurvival))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL])
 def test_the_holder_of_the_probes_may_be_stopped_or_killed(
     number: signal.Signals, watched: Watched, tmp_path: Path

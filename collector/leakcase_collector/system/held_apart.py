@@ -24,7 +24,7 @@ from leakcase_collector.system.signals import STOP_SIGNALS
 
 _CHUNK_BYTES = 4096
 #: How long we wait for the other process at a time; then it is made to go on if it was stopped.
-_LOOK_SECONDS = 0.5
+_LOOK_SECONDS = 0.2
 _END_LOOK_SECONDS = 0.002
 _ALIVE, _RELEASE = b"+", b"-"
 #: The other looks each second how we are: stopped (T, t) or deaf within the kernel (D), as

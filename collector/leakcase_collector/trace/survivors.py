@@ -108,6 +108,12 @@ class Survivors:
         self.cohorts.append(cohort)
         return cohort
 
+    def leave_out(self, cohort: Cohort) -> None:
+        """Follow its blocks no more, as if they had never been."""
+        self.cohorts.remove(cohort)
+        for one in cohort.followed:
+            self._followed[one.block.stack] -= 1
+
     def addresses(self) -> set[int]:
         """Of all blocks that are followed."""
         return {one.block.address for cohort in self.cohorts for one in cohort.followed}
