@@ -10,8 +10,9 @@ from __future__ import annotations
 from tests.collector.heap.archives import ROOT, Archive, debian, locked, run
 
 FOLDER = ROOT / "build" / "python"
-#: 3.14 as it is now, and 3.14.4, whose collector is the incremental one of the first releases.
-RELEASES = ("sid", "resolute")
+#: The release that has 3.14.4, whose collector is the incremental one of the first releases.
+INCREMENTAL = "resolute"
+RELEASES = ("sid", INCREMENTAL)
 _PACKAGES = (
     "python3.14-minimal", "libpython3.14-minimal", "libpython3.14-stdlib",
     "libpython3.14-dev", "libc6", "libexpat1", "libffi8", "zlib1g",
@@ -35,7 +36,8 @@ def _fetch() -> None:
     _fetch_one(archive, "sid")
     keys = tools / "root/usr/share/keyrings/ubuntu-archive-keyring.gpg"
     if keys.exists():
-        _fetch_one(Archive(FOLDER / "apt-ubuntu", _UBUNTU, ["resolute"], "main", keys), "resolute")
+        ubuntu = Archive(FOLDER / "apt-ubuntu", _UBUNTU, [INCREMENTAL], "main", keys)
+        _fetch_one(ubuntu, INCREMENTAL)
 
 
 def _fetch_one(archive: Archive, release: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.collector.heap.fetch_python import INCREMENTAL
 from tests.collector.heap.pythons import COVERED, census, counts, program
 from tests.collector.system.started import wait_until
 
@@ -164,8 +165,12 @@ os._exit(0)
 def test_what_does_not_change_is_exact_while_other_threads_churn(python: str) -> None:
     with program(python, CHURN.replace("PAUSE", "0.02")) as held:
         found = census(held.pid)
-    assert found.tracked is not None
-    assert counts(found, "gc")["Session"] == 20011
+    if found.tracked is None:
+        # The collector of 3.14.0 to 3.14.4 moves objects at every turn: then the pools tell.
+        assert INCREMENTAL in python
+        assert counts(found)["Session"] == 20011
+    else:
+        assert counts(found, "gc")["Session"] == 20011
 
 
 @pytest.mark.parametrize("python", COVERED[::3])

@@ -289,7 +289,7 @@ def test_threads_are_found_in_a_pid_namespace_of_its_own(python: str) -> None:
     assert {inner: flat(read[numbers[int(inner)]]) for inner in told} == told
 
 
-@pytest.mark.parametrize("python", pythons("3.13"))
+@pytest.mark.parametrize("python", pythons("3.13", "3.14"))
 def test_threads_of_sub_interpreters_are_read_too(python: str) -> None:
     code = """
 try: import _interpreters as interpreters

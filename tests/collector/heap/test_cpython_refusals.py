@@ -98,7 +98,7 @@ def test_an_older_python_is_refused(python: str) -> None:
             census(process.pid)
 
 
-@pytest.mark.parametrize("python", pythons("3.9", "3.10", "3.11", "3.12", "3.13"))
+@pytest.mark.parametrize("python", pythons("3.9", "3.10", "3.11", "3.12", "3.13", "3.14"))
 def test_sub_interpreters_are_refused(python: str) -> None:
     code = """
 try: import _interpreters
