@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from tests.collector.heap.fetch_python import INCREMENTAL
-from tests.collector.heap.pythons import COVERED, census, counts, program
+from tests.collector.heap.pythons import COVERED, census, counts, program, pythons
 from tests.collector.system.started import wait_until
 
 each_python = pytest.mark.parametrize("python", COVERED)
@@ -50,6 +51,15 @@ while sys.stdin.readline():
     keep += [Session(number) for number in range(2003)]
     tell(len(keep))
 """
+
+
+def test_the_newest_version_is_among_these() -> None:
+    newest = pythons("3.14")
+    if not newest:
+        pytest.skip("CPython 3.14 is not here: python3 -m tests.collector.heap.fetch_python")
+    assert newest[0] in COVERED
+    version = subprocess.check_output([newest[0], "-V"], text=True, timeout=10)
+    assert version.startswith("Python 3.14.")
 
 
 @each_python
