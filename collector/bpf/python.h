@@ -82,7 +82,7 @@ static __always_inline __u64 python_mix(__u64 key, __u64 word)
 }
 
 /*
- * What an object takes, by its type (PyTypeObject of 3.8 to 3.13, Include/cpython/object.h), without
+ * What an object takes, by its type (PyTypeObject of 3.8 to 3.14, Include/cpython/object.h), without
  * the collector's head before it. 0 for one that the collector does not track: how it is freed is
  * not seen.
  */
