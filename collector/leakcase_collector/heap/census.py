@@ -105,7 +105,7 @@ def _best_walk(memory: Memory, budget: Budget, step: Step, whole_bytes: int | No
         try:
             census = _walk_once(memory, budget, step, whole_bytes)
         except NotSupported as error:
-            refusal = error
+            refusal = error.with_traceback(None)  # Its frames hold a window's bytes.
             continue
         if best is None or census.skipped_bytes < best.skipped_bytes:
             best = census

@@ -119,16 +119,12 @@ def _best_walk(memory: Memory, budget: Budget, step: Step, new_pick: Callable[[]
     attempts = 0
     while attempts < ATTEMPTS and not (attempts and budget.is_half_spent):
         attempts += 1
-        pick = new_pick()
         try:
-            tour = walk_arenas(memory, budget, step, visit=pick.visit)
+            best = _better(best, _walk_once(memory, budget, step, new_pick()))
         except NotSupported as error:
-            refusal = error
+            # Its frames would hold a pick each, which is the largest thing that we have.
+            refusal = error.with_traceback(None)
             continue
-        skipped_bytes = sum(count.skipped_bytes for count in tour.counts)
-        walk = _Walk(tour, pick, skipped_bytes, sum(one.system_bytes for one in tour.counts))
-        if best is None or walk.skipped_bytes < best.skipped_bytes:
-            best = walk
         if not best.has_lost_more_than(_GOOD_SHARE):
             break
     if best is None:
@@ -141,6 +137,16 @@ def _best_walk(memory: Memory, budget: Budget, step: Step, new_pick: Callable[[]
             "fast, or are damaged; try again when the program is idle."
         )
     return best
+
+
+def _walk_once(memory: Memory, budget: Budget, step: Step, pick: Pick) -> _Walk:
+    tour = walk_arenas(memory, budget, step, visit=pick.visit)
+    skipped_bytes = sum(count.skipped_bytes for count in tour.counts)
+    return _Walk(tour, pick, skipped_bytes, sum(one.system_bytes for one in tour.counts))
+
+
+def _better(best: _Walk | None, walk: _Walk) -> _Walk:
+    return walk if best is None or walk.skipped_bytes < best.skipped_bytes else best
 
 
 def look_at_words(
