@@ -20,10 +20,10 @@ from .errors import CollectorError
 from .header import case_header
 from .options import capture_options, interval_ns, names, opted, select_probes
 from .outcome import Outcome
-from .plan import PlanContext
+from .plan import PlanContext, concerns
 from .probes import PROBES
 from .probes.base import CaptureOptions, Probe
-from .progress import duration, progress_for, size, without_controls
+from .progress import duration, progress_for, size, without_controls, wrapped
 from .redact import Redactor
 from .session import Session
 from .system.door import System
@@ -85,8 +85,8 @@ def capture(arguments: argparse.Namespace) -> int:
         print(json.dumps(_as_map(case, identity, outcome, status)))
     else:
         print(case.path)
-        for text in _summary(case, identity, outcome, probes, granted, own_option):
-            print(text, file=sys.stderr)
+        for text in _summary(case, identity, outcome, granted, refused, own_option):
+            print(wrapped(text), file=sys.stderr)
     return status
 
 
@@ -101,7 +101,10 @@ def _settle(
     context = PlanContext(system, identity, Redactor(), every_ns)
     for probe in probes:
         probe.configure(options)
-    questions = (Question(probe, partial(probe.predict, context)) for probe in probes)
+    questions = (
+        Question(probe, partial(probe.predict, context), partial(concerns, probe, context))
+        for probe in probes
+    )
     consents, granted, refused = settle(questions, allowed, _ask_on_terminal())
     may_read = "read-memory" in allowed or "read-memory" in levels_given(consents)
     for probe in granted:
@@ -144,8 +147,8 @@ def _summary(
     case: CaseFile,
     identity: ProcessIdentity,
     outcome: Outcome,
-    probes: Sequence[Probe],
     granted: Sequence[Probe],
+    refused: Sequence[Probe],
     opted: Sequence[str],
 ) -> list[str]:
     span = duration(outcome.ended_ns - outcome.started_ns)
@@ -169,7 +172,7 @@ def _summary(
         for probe in granted
         if (path := probe.left_behind()) is not None
     )
-    lines.append(_further(probes, granted))
+    lines.extend(_further(granted, refused))
     lines.append(f"next: leakcase analyze {case.path}")
     lines.append(
         f"what left the host: leakcase show --strings {case.path}; "
@@ -178,12 +181,27 @@ def _summary(
     return lines
 
 
-def _further(probes: Sequence[Probe], granted: Sequence[Probe]) -> str:
-    left = [probe for probe in probes if probe not in granted]
-    if not left:
-        return "further: a longer --duration sees slower growth"
-    listed = ", ".join(f"{probe.name} (--allow {probe.level})" for probe in left)
-    return f"further: {listed}; leakcase-collect plan says what each would cost"
+_WHICH_CODE = (
+    "--trace bursts --allow read-memory,trace: which code allocates what stays; needs root, and "
+    "costs the process no more than --max-slowdown"
+)
+#: What the levels that were not allowed would add.
+_WOULD_TELL = {
+    "read-memory": "what piles up, by size, class and type; nothing is stopped",
+    "attach": "what its allocator or runtime says itself; stops it for milliseconds",
+}
+
+
+def _further(granted: Sequence[Probe], refused: Sequence[Probe]) -> list[str]:
+    """The options that would show more, and what."""
+    levels = {probe.level for probe in refused}
+    found = [f"--allow {level}: {told}" for level, told in _WOULD_TELL.items() if level in levels]
+    if not any(probe.level == "trace" for probe in granted):
+        found.insert(1 if "read-memory" in levels else 0, _WHICH_CODE)
+    if not found:
+        return ["more to see: with a longer --duration slower growth"]
+    cost = "what each would cost: leakcase-collect plan, with the same options"
+    return ["more to see, with:", *(f"  {text}" for text in [*found, cost])]
 
 
 def _as_map(
@@ -240,7 +258,7 @@ def _ask_on_terminal() -> Optional[Callable[[str], bool]]:
         return None
 
     def ask(text: str) -> bool:
-        print(f"{text}\nallow it? [y/N] ", end="", file=sys.stderr, flush=True)
+        print(f"{wrapped(text)}\nallow it? [y/N] ", end="", file=sys.stderr, flush=True)
         return sys.stdin.readline().strip().lower() in ("y", "yes")
 
     return ask

@@ -15,6 +15,8 @@ from leakcase_bundle.records import Consent
 from .errors import UsageError
 from .probes.base import Prediction, Probe
 
+#: A level whose probes are asked for together: none of them stops or changes the target.
+ASKED_ONCE = "read-memory"
 LEVELS = ("observe", "read-memory", "trace", "attach", "dump")
 
 WHAT_IT_DOES = {
@@ -51,6 +53,8 @@ class Question:
     probe: Probe
     predict: Callable[[], Prediction]
 
+    concerns: Callable[[], bool] = lambda: True
+
     def text(self) -> str:
         """What, why, what it costs and what could go wrong."""
         prediction = self.predict()
@@ -68,6 +72,19 @@ class Question:
         )  # fmt: skip
 
 
+def _text_of_all(questions: Sequence[Question]) -> str:
+    """Several probes of one level in one question."""
+    level = questions[0].probe.level
+    lines = [f"{level}: {WHAT_IT_DOES[level]}"]
+    for question in questions:
+        cpu_ns = question.predict().cpu_ns
+        lines.append(
+            f"  {question.probe.name}: {question.probe.reads}; {cpu_ns / 1e6:.3g} ms a call"
+        )
+    risks = dict.fromkeys(question.probe.risk for question in questions)
+    return "\n".join([*lines, *(f"  what could go wrong: {risk}" for risk in risks)])
+
+
 def settle(
     questions: Iterable[Question],
     allowed: frozenset[str],
@@ -75,20 +92,31 @@ def settle(
 ) -> tuple[list[Consent], list[Probe], list[Probe]]:
     """Answer every question; returns the consents, the allowed probes and the refused ones.
 
+    A probe that is not allowed beforehand and finds nothing in this process is in neither.
+
     `ask` shows a text and returns the answer; None: there is no terminal, the answer is no.
     """
     consents: list[Consent] = [Consent("observe", "yes", "default")]
     granted: list[Probe] = []
     refused: list[Probe] = []
-    for question in questions:
+    asked = list(questions)
+    answers: dict[str, bool] = {}
+    for question in asked:
         level, name = question.probe.level, question.probe.name
         if level == "observe":
             granted.append(question.probe)
             continue
         if level in allowed:
             answer, how = True, "option"
+        elif not question.concerns():
+            continue  # There is nothing to read for it, and nothing to ask.
         elif ask is None:
             answer, how = False, "no-terminal"
+        elif level == ASKED_ONCE:
+            if level not in answers:
+                alike = [q for q in asked if q.probe.level == level and q.concerns()]
+                answers[level] = ask(question.text() if len(alike) == 1 else _text_of_all(alike))
+            answer, how = answers[level], "terminal"
         else:
             answer, how = ask(question.text()), "terminal"
         consents.append(Consent(level, "yes" if answer else "no", how, name))

@@ -12,6 +12,7 @@ from typing import Any, Optional
 
 from leakcase_bundle.records import CgroupSeries, Decision, HostSeries, StatusSeries
 
+from .progress import size
 from .system.clock import NS_PER_SECOND
 
 NS_PER_HOUR = 3600 * NS_PER_SECOND
@@ -25,8 +26,9 @@ _FAST_NS = 4 * NS_PER_HOUR
 
 _SENTENCES = {
     "not-growing": "not growing: high but steady use, or the growth is slower than this look sees",
-    "growing-slowly": "growing slowly: a leak, or a cache that still fills",
-    "growing-fast": "growing fast: it doubles, or meets its limit, within four hours at this rate",
+    "growing-slowly": "it grows by {rate}: a leak, or a cache that still fills",
+    "growing-fast": "it grows by {rate}: at this rate it doubles, or meets its limit, within four "
+    "hours",
     "mostly-in-swap": "mostly in swap: capture what you need before anybody restarts it",
     "too-short": "too short a look to say whether it grows",
 }
@@ -99,6 +101,10 @@ def decide(footprints: Sequence[Footprint], headroom_bytes: Optional[int], now_n
     growth = last_floor - first_floor
     span_ns = footprints[-quarter].taken_ns - footprints[0].taken_ns
     rate_per_hour = growth * NS_PER_HOUR // max(span_ns, 1)
+    half = footprints[-quarter].taken_ns - footprints[2 * quarter].taken_ns
+    late = last_floor - min(f.total_bytes for f in footprints[2 * quarter : 3 * quarter])
+    # What has slowed down is told as it grows now.
+    rate_per_hour = max(0, min(rate_per_hour, late * NS_PER_HOUR // max(half, 1)))
     if last.swap_bytes > last.anonymous_bytes:
         word = "mostly-in-swap"
     elif growth < max(_LEAST_GROWTH_BYTES, _LEAST_GROWTH_SHARE * last.total_bytes):
@@ -112,11 +118,10 @@ def decide(footprints: Sequence[Footprint], headroom_bytes: Optional[int], now_n
 
 def sentence(decision: Decision) -> str:
     """The decision in words, with its rate."""
-    text = _SENTENCES[decision.decision]
-    rate = decision.growth_bytes_per_hour
-    if rate is not None and decision.decision.startswith("growing"):
-        return f"{text} ({rate / (1 << 20):+.1f} MiB/hour)"
-    return text
+    rate = decision.growth_bytes_per_hour or 0
+    if decision.decision == "growing-slowly" and not rate:
+        return "it grew, and hardly does any more: a cache that is full, or a pause"
+    return _SENTENCES[decision.decision].format(rate=f"{size(rate)}/h")
 
 
 def _span_ns(footprints: Sequence[Footprint]) -> int:

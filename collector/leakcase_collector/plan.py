@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
 
-from .consent import WHAT_IT_DOES
+from .consent import LEVELS, WHAT_IT_DOES
 from .errors import CollectorError, NotPermitted, NotSupported
 from .pacing import rest_ns
 from .probes.base import Cadence, Prediction, Probe
@@ -76,12 +76,23 @@ class PlannedProbe:
         }
 
 
+def concerns(probe: Probe, context: PlanContext) -> bool:
+    """Whether the process has something for a probe, or may have, where that cannot be seen."""
+    try:
+        return probe.concerns(context)
+    except CollectorError:
+        return True
+
+
 def plan(
     context: PlanContext, probes: Sequence[Probe], duration_ns: int, max_slowdown: float
 ) -> list[PlannedProbe]:
-    """Every probe with its predicted cost and number of calls."""
+    """Every probe that this process has something for, with its predicted cost and number of
+    calls."""
     out = []
     for probe in probes:
+        if not concerns(probe, context):
+            continue
         try:
             prediction = probe.predict(context)
         except (NotPermitted, NotSupported):
@@ -157,6 +168,11 @@ def plan_table(planned: Sequence[PlannedProbe], duration_ns: int) -> str:
         f"{duration_ns / NS_PER_SECOND:.0f} s, {100 * total / duration_ns:.2f} % of one core; "
         "nothing was touched to say this"
     )
+    asked = [level for level in LEVELS[1:] if any(i.probe.level == level for i in planned)]
+    if asked:
+        lines.append(
+            f"of these levels each is asked for, or allowed by --allow: {', '.join(asked)}"
+        )
     return "\n".join(lines)
 
 

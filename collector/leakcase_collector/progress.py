@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Optional
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 
 _BARS = "▁▂▃▄▅▆▇█"
 _SPARK_WIDTH = 24
+_WIDEST = 110
 
 
 def sparkline(values: Sequence[int], width: int = _SPARK_WIDTH) -> str:
@@ -83,6 +85,20 @@ class ProgressLine:
 def without_controls(name: str) -> str:
     """A name of the host's for its own terminal, with nothing in it that could drive that."""
     return "".join(char if char.isprintable() else "?" for char in name)
+
+
+def wrapped(text: str) -> str:
+    """Lines for people, broken between words where stderr is a terminal; else as they are."""
+    if not sys.stderr.isatty():
+        return text
+    width = max(40, min(_columns(), _WIDEST))
+    lines = []
+    for line in text.split("\n"):
+        indent = line[: len(line) - len(line.lstrip())] + "  "
+        lines += textwrap.wrap(
+            line, width, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False
+        )
+    return "\n".join(lines)
 
 
 def _columns() -> int:

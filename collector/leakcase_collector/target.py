@@ -106,8 +106,8 @@ def find_target(
     pid = choose(candidates) if choose is not None else None
     if pid is None:
         listed = ", ".join(f"{c.pid} ({c.name})" for c in candidates[:5])
-        what = "no process was named" if wanted is None else f"several are called {wanted!r}"
-        raise UsageError(f"{what}: {listed}. Give one of these pids.")
+        what = "which process?" if wanted is None else f"several are called {wanted!r}:"
+        raise UsageError(f"{what} {listed}. Give one of these pids.")
     return _hold(system, pid)
 
 

@@ -42,6 +42,16 @@ def test_the_first_look_states_the_rate_it_saw() -> None:
     assert decision.growth_bytes_per_hour == pytest.approx(7919 * 3600, rel=0.01)
 
 
+def test_growth_that_slowed_down_is_told_as_it_is_now() -> None:
+    filled = [Footprint(i * SECOND, 100 * MIB + min(i, 30) * MIB, 0) for i in range(120)]
+    decision = decide(filled, None, 0)
+    assert decision.decision == "growing-slowly" and decision.growth_bytes_per_hour == 0
+    assert "hardly does any more" in sentence(decision)
+    assert sentence(decide(_looks(120, 100 * MIB, MIB), None, 0)).startswith(
+        "it grows by 3.5 GiB/h"
+    )
+
+
 def test_a_sawtooth_is_judged_by_its_floor() -> None:
     teeth = [Footprint(i * SECOND, 100 * MIB + (i % 5) * 10 * MIB, 0) for i in range(60)]
     assert decide(teeth, None, 0).decision == "not-growing"

@@ -128,3 +128,39 @@ def test_a_terminal_is_asked_once_a_probe_with_what_it_costs_and_risks() -> None
     assert "stops the target for about 0.2 s" in asked[1]
     assert "swapped pages come back" in asked[1]
     assert "5 ms of CPU" in asked[1]
+
+
+class PeekMoreProbe(PeekProbe):
+    """A second one of that level."""
+
+    name = "peek-more"
+    reads = "the objects"
+
+
+def test_probes_that_only_read_are_asked_for_together() -> None:
+    asked: list[str] = []
+
+    def ask(text: str) -> bool:
+        asked.append(text)
+        return True
+
+    questions = [_question(PeekProbe()), _question(StopProbe()), _question(PeekMoreProbe())]
+    consents, granted, refused = settle(questions, frozenset(), ask)
+    assert [text.split()[0] for text in asked] == ["read-memory:", "stop"]
+    assert "peek: the heap" in asked[0] and "peek-more: the objects" in asked[0]
+    assert asked[0].count("swapped pages come back") == 1
+    assert len(granted) == 3 and not refused
+    assert [consent.probe for consent in consents[1:]] == ["peek", "stop", "peek-more"]
+
+
+def test_nobody_is_asked_about_what_the_process_does_not_have() -> None:
+    asked: list[str] = []
+    none = Question(StopProbe(), lambda: Prediction(), lambda: False)
+
+    def ask(text: str) -> bool:
+        asked.append(text)
+        return True
+
+    consents, granted, refused = settle([none, _question(PeekProbe())], frozenset(), ask)
+    assert len(asked) == 1 and "peek" in asked[0]
+    assert ([p.name for p in granted], refused, len(consents)) == (["peek"], [], 2)

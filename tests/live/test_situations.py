@@ -127,6 +127,8 @@ def test_an_exec_is_noticed_and_the_new_program_recorded(tmp_path: Path) -> None
     assert len(programs) == 2
     assert programs[1].endswith("/sleep")
     assert analyze(case)["verdict"]["status"] == "undecided"
+    assert "more to see, with:\n  --allow read-memory: " in done.stderr
+    assert "java" not in done.stderr, "what it has not is not offered"
 
 
 def test_a_process_of_five_thousand_threads(tmp_path: Path) -> None:

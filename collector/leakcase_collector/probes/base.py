@@ -157,6 +157,10 @@ class Probe:
     def configure(self, options: CaptureOptions) -> None:
         """Told what the capture will be, before the question and again when all are answered."""
 
+    def concerns(self, context: Context) -> bool:
+        """Whether this process has what is asked for, as far as is known without touching it."""
+        return True
+
     def predict(self, context: Context) -> Prediction:
         """The expected cost of one call, from what is known without touching the target."""
         return Prediction(cpu_ns=50_000)

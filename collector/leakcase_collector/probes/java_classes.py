@@ -63,6 +63,9 @@ class JavaClassesProbe(Probe):
         # What is asked waits for a safepoint, and the answer is longer than the pause.
         self._limit_seconds = 8.0 + options.max_pause_ns / 1e9
 
+    def concerns(self, context: Context) -> bool:
+        return _is_java(context)
+
     def predict(self, context: Context) -> Prediction:
         """From the anonymous pages, as if all of them were the Java heap's; nothing else stops."""
         if not _is_java(context):

@@ -78,6 +78,9 @@ class PythonTypesProbe(Probe):
     def __init__(self) -> None:
         self._census = 0
 
+    def concerns(self, context: Context) -> bool:
+        return find_python(context.subject) is not None
+
     def predict(self, context: Context) -> Prediction:
         """From the resident anonymous pages; next to nothing where there is no Python."""
         if find_python(context.subject) is None:
