@@ -82,6 +82,15 @@ def test_a_free_threaded_build_is_refused() -> None:
         collector_of(debug_offsets(0x030D00F0, 1))
 
 
+@pytest.mark.parametrize("version", [0x030D00F0, 0x030E00F0])
+@pytest.mark.parametrize(("words", "reason"), [(b"\xff", "damaged"), (b"\0", "not running")])
+def test_a_damaged_description_of_itself_is_refused(
+    version: int, words: bytes, reason: str
+) -> None:
+    with pytest.raises(NotSupported, match=reason):
+        collector_of(debug_offsets(version, 0)[:24] + words * 8192)
+
+
 @pytest.mark.parametrize("content", [bytes(1464), bytes(200_000), b"\x08" * 4096, b""])
 def test_a_runtime_of_no_known_shape_is_refused(content: bytes) -> None:
     with pytest.raises(NotSupported, match="is not affected"):
