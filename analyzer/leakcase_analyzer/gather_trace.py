@@ -123,16 +123,17 @@ class TraceStore:
             self.dropped += 1
 
     def _add_sites(self, sites: kinds.TraceSites) -> None:
-        draft = self._draft(
-            sites, sites.allocations, sites.allocated_bytes, sites.freed, sites.kept,
-            sites.kept_bytes,
+        unknown = [None] * len(sites.stacks)
+        columns = (
+            sites.allocations, sites.allocated_bytes, sites.freed, sites.kept, sites.kept_bytes,
+            unknown if sites.kept_smallest_bytes is None else sites.kept_smallest_bytes,
+            unknown if sites.kept_largest_bytes is None else sites.kept_largest_bytes,
         )  # fmt: skip
+        draft = self._draft(sites, *columns)
         if draft is not None:
-            rows = zip(
-                sites.stacks, sites.allocations, sites.allocated_bytes, sites.freed, sites.kept,
-                sites.kept_bytes, strict=True,
-            )  # fmt: skip
-            draft.sites.update({stack: Site(*figures) for stack, *figures in rows})
+            rows = zip(*columns, strict=True)
+            told = zip(sites.stacks, rows, strict=True)
+            draft.sites.update({stack: Site(*figures) for stack, figures in told})
 
     def _add_survival(self, one: kinds.TraceSurvival) -> None:
         draft = self._draft(one, one.alive, one.alive_bytes, one.dead, one.unknown, one.weak)

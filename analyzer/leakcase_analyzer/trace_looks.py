@@ -49,6 +49,11 @@ class Stack:
 NO_STACK = Stack((), "unreadable")
 
 
+#: From the least to the most, in bytes; no size is larger than the second.
+Sizes: TypeAlias = tuple[int, int]
+LARGEST_SIZE = (1 << 64) - 1
+
+
 @dataclass(frozen=True, slots=True)
 class Site:
     """What one stack did in one window; `kept` is what it allocated there and did not free."""
@@ -58,6 +63,18 @@ class Site:
     freed: int
     kept: int
     kept_bytes: int
+    kept_smallest_bytes: int | None = None
+    kept_largest_bytes: int | None = None
+
+    @property
+    def kept_sizes(self) -> Sizes | None:
+        """The smallest and the largest of what it kept: their mean where that is not told, None
+        where it kept nothing."""
+        if not self.kept:
+            return None
+        mean = self.kept_bytes // self.kept
+        least, most = self.kept_smallest_bytes, self.kept_largest_bytes
+        return (mean if least is None else least, mean if most is None else most)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +132,22 @@ class Watched:
     def maps(self) -> bool:
         """Whether it is of whole mappings, which were watched all the time."""
         return self.total.watched == "mappings"
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether only some sizes were watched."""
+        return self.sizes != (0, LARGEST_SIZE)
+
+    @property
+    def sizes(self) -> Sizes:
+        """Those that were watched."""
+        most = self.total.largest_bytes
+        return (self.total.smallest_bytes or 0, LARGEST_SIZE if most is None else most)
+
+    def watched_all(self, sizes: Sizes) -> bool:
+        """Whether blocks of all these sizes were watched."""
+        least, most = self.sizes
+        return least <= sizes[0] and sizes[1] <= most
 
     @property
     def duration_seconds(self) -> float:

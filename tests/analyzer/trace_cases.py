@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from leakcase_bundle import records as kinds
 from leakcase_bundle.strings import PathToken, SymbolToken
@@ -34,6 +35,8 @@ class Source:
     freed_at_once: float = 0.0
     """The share of these that is freed within it."""
     size: int = 100
+    other_size: int | None = None
+    """Of every second block."""
     weak: float = 0.0
     active_only: bool = False
     module: str = WORKER
@@ -41,6 +44,18 @@ class Source:
     python_file: str | None = None
     older: float = 0.5
     """Of what is not freed while all is traced, the share from its first half."""
+
+
+class Block(NamedTuple):
+    """How long it lives, in seconds, and its bytes."""
+
+    life: float
+    size: int
+
+
+def held(blocks: Sequence[Block]) -> int:
+    """The bytes of all."""
+    return sum(block.size for block in blocks)
 
 
 @dataclass
@@ -55,6 +70,8 @@ class Traced:
     looks: Sequence[float] = (10, 30, 60)
     lost_stacks: int = 0
     is_active: Callable[[float], bool] = field(default=lambda _: True)
+    band_of: Callable[[int], tuple[int, int] | None] = field(default=lambda _: None)
+    """The sizes that a window watches, by its number; None: all."""
 
     def add(self) -> Capture:
         """With the window's blocks looked at until the capture ends."""
@@ -90,20 +107,21 @@ class Traced:
         )
 
     def _window(self, number: int, start: float) -> None:
-        made = [self._lives(source, start) for source in self.sources]
-        kept = [[life for life in lives if life > 0] for lives in made]
-        sizes = [source.size for source in self.sources]
+        made = [self._made(source, start, self.band_of(number)) for source in self.sources]
+        kept = [[block for block in blocks if block.life > 0] for blocks in made]
         end = start + self.window_seconds
         self.case.extra += [
             self._total(number, start, made, kept),
             kinds.TraceSites(
                 window=number,
                 stacks=list(range(len(made))),
-                allocations=[len(lives) for lives in made],
-                allocated_bytes=[len(m) * s for m, s in zip(made, sizes, strict=True)],
+                allocations=[len(blocks) for blocks in made],
+                allocated_bytes=[held(blocks) for blocks in made],
                 freed=[len(m) - len(k) for m, k in zip(made, kept, strict=True)],
-                kept=[len(k) for k in kept],
-                kept_bytes=[len(k) * s for k, s in zip(kept, sizes, strict=True)],
+                kept=[len(blocks) for blocks in kept],
+                kept_bytes=[held(blocks) for blocks in kept],
+                kept_smallest_bytes=[min((b.size for b in blocks), default=0) for blocks in kept],
+                kept_largest_bytes=[max((b.size for b in blocks), default=0) for blocks in kept],
             ),
         ]
         for age in self.looks:
@@ -111,9 +129,9 @@ class Traced:
                 self.case.extra.append(self._look(number, end, age, kept))
 
     def _total(
-        self, number: int, start: float, made: list[list[float]], kept: list[list[float]]
+        self, number: int, start: float, made: list[list[Block]], kept: list[list[Block]]
     ) -> kinds.TraceWindow:
-        sizes = [source.size for source in self.sources]
+        band = self.band_of(number)
         active = self.is_active(start)
         return kinds.TraceWindow(
             window=number,
@@ -123,38 +141,44 @@ class Traced:
             mode="bursts",
             attach="uprobe-session",
             allocations=sum(map(len, made)),
-            allocated_bytes=sum(len(m) * s for m, s in zip(made, sizes, strict=True)),
+            allocated_bytes=sum(map(held, made)),
             frees=sum(map(len, made)) - sum(map(len, kept)),
             capped=False,
             kept_blocks=sum(map(len, kept)),
-            kept_bytes=sum(len(k) * s for k, s in zip(kept, sizes, strict=True)),
+            kept_bytes=sum(map(held, kept)),
+            smallest_bytes=band and band[0],
+            largest_bytes=band and band[1],
             target_cpu_ns=round(self.window_seconds * 1e9 * (0.8 if active else 0.01)),
             lost_stacks=self.lost_stacks,
         )
 
-    def _lives(self, source: Source, start: float) -> list[float]:
+    def _made(self, source: Source, start: float, band: tuple[int, int] | None) -> list[Block]:
         if source.active_only and not self.is_active(start):
             return []
         draws = self.case.random.random((2, source.each_window))
-        return [
+        lives = [
             0.0
             if at_once < source.freed_at_once
             else source.life(draw) if callable(source.life) else source.life
             for at_once, draw in zip(*draws.tolist(), strict=True)
         ]  # fmt: skip
+        sizes = (source.size, source.other_size or source.size)
+        made = [Block(life, sizes[place % 2]) for place, life in enumerate(lives)]
+        return [one for one in made if band is None or band[0] <= one.size <= band[1]]
 
     def _look(
-        self, number: int, end: float, age: float, kept: list[list[float]]
+        self, number: int, end: float, age: float, kept: list[list[Block]]
     ) -> kinds.TraceSurvival:
-        alive = [sum(life > age for life in lives) for lives in kept]
+        left = [[block for block in blocks if block.life > age] for blocks in kept]
+        alive = [len(blocks) for blocks in left]
         return kinds.TraceSurvival(
             window=number,
             taken_ns=self.case.at(end + age),
             age_ns=round(age * 1e9),
             stacks=list(range(len(kept))),
             alive=alive,
-            alive_bytes=[n * s.size for n, s in zip(alive, self.sources, strict=True)],
-            dead=[len(lives) - n for lives, n in zip(kept, alive, strict=True)],
+            alive_bytes=[held(blocks) for blocks in left],
+            dead=[len(blocks) - n for blocks, n in zip(kept, alive, strict=True)],
             unknown=[0] * len(kept),
             weak=[round(n * s.weak) for n, s in zip(alive, self.sources, strict=True)],
         )
@@ -167,7 +191,10 @@ class Traced:
         older = [round(n * s.older) for n, s in zip(blocks, self.sources, strict=True)]
         sizes = [source.size for source in self.sources]
         total = self._total(
-            0, start, [[0.0] * made for made, _ in rows], [[1.0] * k for k in blocks]
+            0,
+            start,
+            [[Block(0.0, s)] * made for (made, _), s in zip(rows, sizes, strict=True)],
+            [[Block(1.0, s)] * kept for kept, s in zip(blocks, sizes, strict=True)],
         )
         self.case.extra += [
             kinds.TraceWindow(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from leakcase_analyzer.analysis import Analysis
 from leakcase_analyzer.errors import UsageProblem
-from leakcase_analyzer.findings.fates import fates_of, watched_seconds
+from leakcase_analyzer.findings.fates import coverages, fates_of, watched_seconds
 from leakcase_analyzer.findings.mapped import counts_in
-from leakcase_analyzer.trace_looks import Frame, Tracing
+from leakcase_analyzer.trace_looks import Frame, Tracing, Watched
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,10 @@ def weighted_stacks(analysis: Analysis) -> list[Weighted]:
 
 def _all(analysis: Analysis) -> list[Weighted]:
     tracing = analysis.evidence.tracing
-    made = _made(tracing)
     stayed: dict[int, tuple[float, float]] = {}
     # Of several kinds of blocks with windows of their own: as if all had been watched as long.
     bursts = [one for one in tracing.windows if not one.outstanding and not one.maps]
+    made = _made(tracing, bursts)
     seconds = max(watched_seconds(bursts).values(), default=0.0)
     for fate in fates_of(analysis.evidence):
         for stack, one in fate.staying.items():
@@ -54,13 +55,13 @@ def _all(analysis: Analysis) -> list[Weighted]:
             blocks, size = stayed.get(stack, (0.0, 0.0))
             stayed[stack] = (blocks + scale * held.blocks, size + scale * held.held_bytes)
             if stack not in window.sites:
-                count, made_bytes = made.get(stack, (0, 0))
+                count, made_bytes = made.get(stack, (0.0, 0.0))
                 # How large freed blocks were is not told.
                 made[stack] = (count + held.allocations, made_bytes + held.held_bytes)
     return [
         Weighted(
             tracing.stack(stack).frames,
-            *made.get(stack, (0, 0)),
+            *(round(figure) for figure in made.get(stack, (0.0, 0.0))),
             *(round(figure) for figure in stayed.get(stack, (0.0, 0.0))),
         )
         for stack in sorted(made.keys() | stayed.keys())
@@ -73,10 +74,20 @@ def _maps_count(analysis: Analysis) -> bool:
     return found is not None and any(one.basis == "mappings" for one in found.suspects)
 
 
-def _made(tracing: Tracing) -> dict[int, tuple[int, int]]:
-    found: dict[int, tuple[int, int]] = {}
+def _made(tracing: Tracing, bursts: Sequence[Watched]) -> dict[int, tuple[float, float]]:
+    """Blocks and bytes by stack; what some windows did not watch as if they had."""
+    covered, seconds = coverages(bursts), watched_seconds(bursts)
+    found: dict[int, tuple[float, float]] = {}
     for window in tracing.windows:
+        kind = window.total.watched
         for stack, site in window.sites.items():
-            blocks, size = found.get(stack, (0, 0))
-            found[stack] = (blocks + site.allocations, size + site.allocated_bytes)
+            scale, coverage = 1.0, covered.get((stack, kind))
+            if coverage is not None and not window.outstanding and not window.maps:
+                is_counted = window.watched_all(coverage.sizes)
+                scale = seconds[kind] / coverage.seconds if is_counted else 0.0
+            blocks, size = found.get(stack, (0.0, 0.0))
+            found[stack] = (
+                blocks + scale * site.allocations,
+                size + scale * site.allocated_bytes,
+            )
     return found

@@ -7,10 +7,20 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeAlias
 
+import numpy as np
+
 from leakcase_analyzer.code_names import responsible, wrappers
 from leakcase_analyzer.evidence import Evidence
 from leakcase_analyzer.series.survival import SAME_AGE, Cohort, Curve, curve
-from leakcase_analyzer.trace_looks import Alive, Frame, Site, Tracing, Watched
+from leakcase_analyzer.trace_looks import (
+    LARGEST_SIZE,
+    Alive,
+    Frame,
+    Site,
+    Sizes,
+    Tracing,
+    Watched,
+)
 
 #: What makes frames one place: the function where it has a name, else the address.
 Place: TypeAlias = tuple[str, str | None, str | int | None, str | None]
@@ -25,6 +35,24 @@ FAIR_PART = 1 / 3
 #: A hostile case's windows may have no length.
 LEAST_SECONDS = 1e-6
 NEVER_SEEN = Site(0, 0, 0, 0, 0)
+#: Sizes that only a window of all sizes watched, and such as every window did.
+ANY_SIZE: Sizes = (0, LARGEST_SIZE)
+NO_SIZE: Sizes = (LARGEST_SIZE, 0)
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """The windows that watched all that a stack allocates, and their seconds.
+
+    Where some windows watched a part of the sizes, they tell nothing of a stack whose blocks are of
+    others, and of one whose blocks are on both sides only how many of them fall in between: it is
+    weighed by the windows that watched all sizes. What a narrow window saw alone, none of those
+    having seen any of it, is as it seems.
+    """
+
+    sizes: Sizes
+    """Of the stack's blocks, from the least to the most."""
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -39,8 +67,10 @@ class Batch:
     alive_bytes: float
     weak: float
     unknown: float
-    watched_seconds: float
-    """In all windows of this one's kind: what bytes are to be divided by."""
+    coverage: Coverage
+    """The windows that its stack is to be weighed by."""
+    counts: bool
+    """Whether its own is one of them."""
 
     @property
     def age_seconds(self) -> float:
@@ -86,11 +116,13 @@ class PlaceFate:
         """By stack, at the common age: what was followed for less long is scaled down."""
         found: dict[int, Staying] = {}
         for batch in self.batches:
-            later = self._later(batch.age_seconds)
+            if not batch.counts:
+                continue
+            later = self._later(batch.age_seconds) / batch.coverage.seconds
             before = found.get(batch.stack, Staying(0.0, 0.0))
             found[batch.stack] = Staying(
-                before.blocks_per_second + batch.alive * later / batch.watched_seconds,
-                before.bytes_per_second + batch.alive_bytes * later / batch.watched_seconds,
+                before.blocks_per_second + batch.alive * later,
+                before.bytes_per_second + batch.alive_bytes * later,
             )
         return found
 
@@ -143,7 +175,7 @@ def _fates(tracing: Tracing) -> list[PlaceFate]:
     numbers = {stack for one in windows for stack in _stacks(one)}
     frames = frames_by_stack(tracing, numbers)
     found: dict[Place, PlaceFate] = {}
-    seconds, age = watched_seconds(windows), common_age(windows)
+    covered, age = coverages(windows), common_age(windows)
     for position, window in enumerate(windows):
         for stack in _stacks(window):
             place = place_of(frames[stack])
@@ -151,7 +183,7 @@ def _fates(tracing: Tracing) -> list[PlaceFate]:
             site = window.sites.get(stack, NEVER_SEEN)
             fate.allocations += site.allocations
             fate.freed += site.freed
-            batch = _batch(position, stack, window, site, seconds[window.total.watched])
+            batch = _batch(position, stack, window, site, covered[stack, window.total.watched])
             fate.frames[stack] = frames[stack]
             if batch is not None:
                 fate.batches.append(batch)
@@ -177,13 +209,61 @@ def watched_seconds(windows: Sequence[Watched]) -> Mapping[str | None, float]:
     return found
 
 
-def _batch(position: int, stack: int, window: Watched, site: Site, seconds: float) -> Batch | None:
+def coverages(windows: Sequence[Watched]) -> Mapping[tuple[int, str | None], Coverage]:
+    """By stack and kind of window."""
+    sizes: dict[tuple[int, str | None], Sizes] = {}
+    seen: dict[tuple[int, str | None], list[Watched]] = {}
+    left: dict[tuple[int, str | None], list[Watched]] = {}
+    for window in windows:
+        kind = window.total.watched
+        for stack in _stacks(window):
+            seen.setdefault((stack, kind), []).append(window)
+            site = window.sites.get(stack, NEVER_SEEN)
+            if site.kept or _followed(window, stack):
+                left.setdefault((stack, kind), []).append(window)
+            if site.kept_sizes is not None:
+                least, most = zip(site.kept_sizes, sizes.get((stack, kind), NO_SIZE), strict=True)
+                sizes[stack, kind] = (min(least), max(most))
+    seconds = {kind: _Seconds(windows, kind) for kind in {one.total.watched for one in windows}}
+    found = {}
+    for (stack, kind), where in seen.items():
+        known = sizes.get((stack, kind), ANY_SIZE)
+        if not any(window.watched_all(known) for window in left.get((stack, kind), where)):
+            known = NO_SIZE
+        found[stack, kind] = Coverage(known, LEAST_SECONDS + seconds[kind].of(known))
+    return found
+
+
+class _Seconds:
+    """For how long blocks of which sizes were watched, in windows of one kind."""
+
+    def __init__(self, windows: Sequence[Watched], kind: str | None) -> None:
+        of_kind = [one for one in windows if one.total.watched == kind]
+        bands = np.array([one.sizes for one in of_kind], dtype=np.uint64)
+        self._least, self._most = bands[:, 0], bands[:, 1]
+        self._seconds = np.array([one.duration_seconds for one in of_kind])
+
+    def of(self, sizes: Sizes) -> float:
+        least, most = np.uint64(sizes[0]), np.uint64(sizes[1])
+        return float(self._seconds[(self._least <= least) & (most <= self._most)].sum())
+
+
+def _followed(window: Watched, stack: int) -> int:
+    """How many of a stack's blocks were looked at again."""
+    rows = (look.rows[stack] for look in window.looks if stack in look.rows)
+    return max((row.alive + row.dead + row.unknown for row in rows), default=0)
+
+
+def _batch(
+    position: int, stack: int, window: Watched, site: Site, covered: Coverage
+) -> Batch | None:
     looks = [(look.age_seconds, look.rows[stack]) for look in window.looks if stack in look.rows]
-    size = max((row.alive + row.dead + row.unknown for _, row in looks), default=0)
+    size = _followed(window, stack)
+    counts = window.watched_all(covered.sizes)
     if not size:
         if not site.kept:
             return None
-        return Batch(position, stack, Cohort(site.kept, ()), site.kept_bytes, 0, 0, seconds)
+        return Batch(position, stack, Cohort(site.kept, ()), site.kept_bytes, 0, 0, covered, counts)
     scale = max(1.0, site.kept / size)
     known = [(age, row) for age, row in looks if row.alive + row.dead]
     cohort = Cohort(scale * size, tuple((age, scale * _alive(row, size)) for age, row in known))
@@ -192,7 +272,7 @@ def _batch(position: int, stack: int, window: Watched, site: Site, seconds: floa
     alive_bytes = scale * _alive(last, size) * each_bytes
     if window.total.linger_ns < ENOUGH_LINGER_NS and last.alive:
         alive_bytes *= 1 - (1 - WEAK_WORTH) * min(1.0, last.weak / last.alive)
-    return Batch(position, stack, cohort, alive_bytes, last.weak, last.unknown, seconds)
+    return Batch(position, stack, cohort, alive_bytes, last.weak, last.unknown, covered, counts)
 
 
 def _alive(row: Alive, size: int) -> float:

@@ -8,7 +8,7 @@ from leakcase_analyzer.findings.base import Finding, NotSeen
 from leakcase_analyzer.findings.suspect import Suspects
 from leakcase_analyzer.findings.suspect_words import named
 from leakcase_analyzer.sentences import Code, Count, Share, Size, Span, say
-from leakcase_analyzer.trace_looks import Tracing
+from leakcase_analyzer.trace_looks import LARGEST_SIZE, Tracing
 
 #: A loss of less than this is not worth a word.
 WORTH_SHARE = 0.005
@@ -99,22 +99,34 @@ def _tools(tracing: Tracing) -> Iterator[Finding]:
 
 
 def _sizes(tracing: Tracing) -> Iterator[Finding]:
-    banded = [
-        one.total
-        for one in tracing.windows
-        if not one.maps and (one.total.smallest_bytes or one.total.largest_bytes)
-    ]
-    if banded and len(banded) == sum(not one.maps for one in tracing.windows):
-        least = min(one.smallest_bytes or 0 for one in banded)
-        tops = [one.largest_bytes for one in banded]
-        most = None if None in tops else max(top for top in tops if top is not None)
-        text = "only sizes from {least}" + ("" if most is None else " to {most}") + " were watched"
-        limits = {"least": Size(least), **({} if most is None else {"most": Size(most)})}
+    windows = [one for one in tracing.windows if one.total.watched in (None, "allocator")]
+    narrow = [one for one in windows if one.is_narrow]
+    if not narrow:
+        return
+    least, most = min(one.sizes[0] for one in narrow), max(one.sizes[1] for one in narrow)
+    sizes = "sizes from {least} on" if most == LARGEST_SIZE else "sizes from {least} to {most}"
+    limits = {"least": Size(least), **({} if most == LARGEST_SIZE else {"most": Size(most)})}
+    others = len(windows) - len(narrow)
+    if not others:
         yield NotSeen(
             claim=say("who allocates blocks of other sizes"),
-            because=say(text, **limits),
+            because=say(f"only {sizes} were watched", **limits),
             effect=say("they were left out because others grow, or to keep the cost low"),
         )
+        return
+    yield NotSeen(
+        claim=say("blocks of other sizes as often"),
+        because=say(
+            f"in {{narrow}} of {{windows}} only {sizes} were watched, by which the heap grew",
+            **limits,
+            narrow=Count(len(narrow), ""),
+            windows=Count(len(windows), "window"),
+        ),
+        effect=say(
+            "code that allocates others is judged by the other {others} alone",
+            others=Count(others, "window"),
+        ),
+    )
 
 
 def _losses(tracing: Tracing) -> Iterator[Finding]:

@@ -63,6 +63,7 @@ def when(
     batches: Sequence[Batch], windows: Sequence[Watched], states: Sequence[State | None]
 ) -> tuple[When, Sentence | None]:
     """When the blocks that stay are allocated, and that in words."""
+    batches = [batch for batch in batches if batch.counts]
     blocks = {"active": 0.0, "idle": 0.0}
     for batch in batches:
         state = states[batch.window]
@@ -71,8 +72,10 @@ def when(
     seconds = {"active": 0.0, "idle": 0.0}
     counts = {"active": 0, "idle": 0}
     kinds = {windows[batch.window].total.watched for batch in batches}
+    sizes = {batch.coverage.sizes for batch in batches}
     for window, state in zip(windows, states, strict=True):
-        if state is not None and window.total.watched in kinds:
+        is_one = window.total.watched in kinds and any(map(window.watched_all, sizes))
+        if state is not None and is_one:
             seconds[state] += window.duration_seconds
             counts[state] += 1
     if min(counts.values()) < LEAST_WINDOWS or min(seconds.values()) <= 0:
