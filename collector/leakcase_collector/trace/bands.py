@@ -27,6 +27,8 @@ _SKIPPED_SHARE = 0.01
 #: A chunk of glibc's has its size in front (8 bytes), is a multiple of 16, and keeps a rest that
 #: is no chunk itself (16 bytes; _int_malloc); one that is mapped is a number of pages.
 _HEADER_BYTES, _ROUNDED_BYTES = 8, 39
+#: The smallest chunk has 32 bytes.
+_OF_ANY_BYTES = 64
 _MAPPED_FROM_BYTES, _MAPPED_ROUNDED_BYTES = 128 << 10, 4096 + 16
 
 
@@ -138,7 +140,7 @@ def least_request(chunk_bytes: int) -> int:
     """The smallest size asked for that a chunk of this size is handed out for."""
     if chunk_bytes >= _MAPPED_FROM_BYTES:
         return chunk_bytes - _MAPPED_ROUNDED_BYTES
-    return max(chunk_bytes - _ROUNDED_BYTES, 0)
+    return 0 if chunk_bytes < _OF_ANY_BYTES else chunk_bytes - _ROUNDED_BYTES
 
 
 def greatest_request(chunk_bytes: int) -> int:

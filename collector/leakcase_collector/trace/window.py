@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 
 #: Between looks at the counters, and so for how much longer a window may last than it should.
 _BEAT_NS = 3 * NS_PER_MS
-#: Copies of stacks that are held at a time, 8 KB each.
-SAMPLES_AT_A_TIME = 64
-_HELD_SAMPLES = 96
+#: Of a window of some sizes: few stacks come, and what a second costs is known by then.
+_NARROW_BEAT_NS = 10 * NS_PER_MS
+#: Copies of stacks that are held, of those that are taken at a time.
+_HELD_SHARE = 1.5
 _LEARNED_AT_A_TIME = 8
 
 
@@ -166,34 +167,35 @@ def _watch(
     that would be too many to hold.
     """
     held: list[StackSample] = []
+    at_a_time = tracer.limits.samples_at_a_time
     until_ns = window.started_ns + window.plan.duration_ns
+    beat_ns = _BEAT_NS if window.band is None else _NARROW_BEAT_NS
     while (now_ns := monotonic_ns()) < until_ns:
         counters = tracer.counters()
         passed_over = counters.passed_over - window.before.passed_over
         cost_ns = prices.of(calls_between(window.before, counters), passed_over)
         if counters.is_capped or cost_ns >= window.plan.cost_ns:
             break
-        samples = tracer.drain(SAMPLES_AT_A_TIME)
+        samples = tracer.drain(at_a_time)
         held += samples
-        if len(held) > _HELD_SAMPLES:
+        if len(held) > _HELD_SHARE * at_a_time:
             table.learn(held[-_LEARNED_AT_A_TIME:])
             del held[-_LEARNED_AT_A_TIME:]
-        elif len(samples) < SAMPLES_AT_A_TIME:
-            time.sleep(min(_BEAT_NS, until_ns - now_ns) / 1e9)
+        elif len(samples) < at_a_time:
+            time.sleep(min(beat_ns, until_ns - now_ns) / 1e9)
     return held
 
 
 def drain(tracer: AllocationTracer, table: StackTable) -> None:
     """Unwind what was copied, a few at a time."""
-    while samples := tracer.drain(SAMPLES_AT_A_TIME):
+    while samples := tracer.drain(tracer.limits.samples_at_a_time):
         table.learn(samples)
 
 
 def _keep(tracer: AllocationTracer, table: StackTable, window: Window) -> None:
-    kept = []
-    for block in tracer.live():
-        if block.time_ns < window.started_ns - window.attach_ns:
-            continue
+    began_ns, kept = window.started_ns - window.attach_ns, []
+    blocks = {one.address: one for one in tracer.each_live() if one.time_ns >= began_ns}
+    for block in blocks.values():
         stack = table.number(block.key)
         if stack is None:
             window.keyless_blocks += 1

@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leakcase_collector.system.clock import NS_PER_SECOND
+from leakcase_collector.system.clock import NS_PER_MS, NS_PER_SECOND
 from leakcase_collector.trace.schedule import (
     CALIBRATION_CALLS,
     CALLS_PER_WINDOW,
     FEWEST_CALLS,
     LAST_WINDOW_SHARE,
+    WHOLE_EVERY,
     WINDOW_NS,
     WINDOWS_MAX,
     Prices,
@@ -139,6 +140,57 @@ def test_times_are_spread_at_random_and_leave_time_for_later_looks(seed: int, se
 def test_two_captures_do_not_open_their_windows_at_the_same_times() -> None:
     one, other = (window_times(0, MINUTE_NS, random.Random(seed)) for seed in (1, 2))
     assert one != other
+
+
+NARROW_PRICES = PRICES._replace(saved_ns=1700)
+
+
+def run_narrow(share: float, inside: float | None) -> tuple[list[bool], float, int, int]:
+    """Whether each window was narrow, the seconds of all, what they cost, and the budget, of a
+    target with 20,000 allocations a second, `inside` of them of the sizes that grow; None: that is
+    never known."""
+    duration_ns = 2 * MINUTE_NS
+    schedule = Schedule(0, duration_ns, share, NARROW_PRICES, 400 * NS_PER_MS)
+    narrow, watched_ns = [], 0
+    for now_ns in range(NS_PER_SECOND, duration_ns, NS_PER_SECOND):
+        if now_ns >= duration_ns // 5:
+            schedule.narrow(now_ns, inside)
+        plan = schedule.plan(now_ns, int(0.5 * now_ns))
+        if plan is None:
+            continue
+        narrow.append(plan.is_narrow)
+        made = 20_000 * plan.duration_ns // NS_PER_SECOND
+        seen = min(int(made * (inside or 1)) if plan.is_narrow else made, plan.allocations)
+        watched_ns += plan.duration_ns
+        calls, passed = {"malloc": seen, "free": made}, made - seen if plan.is_narrow else 0
+        schedule.account(now_ns, plan.duration_ns, calls, calls, 20 * NS_PER_MS, passed)
+    budget_ns = schedule.budget_ns(duration_ns, int(0.5 * duration_ns))
+    return narrow, watched_ns / NS_PER_SECOND, schedule.spent_ns, budget_ns
+
+
+@pytest.mark.parametrize("share", [0.01, 0.04])
+def test_windows_of_what_grows_are_more_and_longer_and_each_fourth_is_of_all(share: float) -> None:
+    narrow, seconds, spent_ns, budget_ns = run_narrow(share, 0.01)
+    assert spent_ns <= 1.001 * budget_ns
+    turns = narrow[narrow.index(True) :]
+    assert turns == [place % WHOLE_EVERY != WHOLE_EVERY - 1 for place in range(len(turns))]
+    assert seconds > 1.5 * run_narrow(share, None)[1]
+
+
+def test_where_no_sizes_grow_any_more_all_are_watched_again() -> None:
+    schedule = Schedule(0, MINUTE_NS, 1.0, PRICES, WINDOW_NS)
+    schedule.account(0, NS_PER_SECOND, {"malloc": 1000}, {"malloc": 1000}, 0)
+    for share, is_narrow in ((0.1, True), (None, False)):
+        schedule.narrow(MINUTE_NS // 3, share)
+        plan = schedule.plan(MINUTE_NS // 2, MINUTE_NS)
+        assert plan is not None and plan.is_narrow == is_narrow
+
+
+def test_allocations_that_were_passed_over_are_calls_of_the_target_and_cost_less() -> None:
+    schedule = Schedule(0, MINUTE_NS, 0.01, NARROW_PRICES, WINDOW_NS)
+    cost_ns = schedule.account(0, NS_PER_SECOND, {"free": 9}, {"free": 9}, 0, 9)
+    assert cost_ns == PRICES.window_ns + 9 * (1000 + 2400 - 1700)
+    assert schedule.rates_per_second() == {"free": 9, "malloc": 9}
 
 
 @pytest.mark.parametrize("calls", [{}, {"mremap": 3}])
