@@ -25,8 +25,9 @@ AT_ONCE = 4
 LONGEST_SECONDS = 12.0
 
 
-def _kill_once(pid: int, case: Path, after_seconds: float) -> tuple[bool, int]:
-    """Kill a capture of `pid` after a while; returns whether a frame was written, and samples."""
+def _kill_once(pid: int, case: Path, after_seconds: float) -> float | None:
+    """Kill a capture of `pid` after a while; returns how old its last sample was then, in seconds;
+    None where none was written yet."""
     capture = subprocess.Popen(
         [*COLLECT, "capture", str(pid), "--duration", "60s", "--interval", "100ms",
          "-o", str(case)],
@@ -34,19 +35,22 @@ def _kill_once(pid: int, case: Path, after_seconds: float) -> tuple[bool, int]:
     )  # fmt: skip
     time.sleep(after_seconds)
     capture.kill()
+    killed_ns = time.monotonic_ns()
     assert capture.wait(timeout=10) == -9
     if not case.exists() or case.stat().st_size < 64:
-        return False, 0
+        return None
     records, reader = read(case)
     assert reader.problems == []
     assert reader.truncated
     assert of_kind(records, CaseHeader)
     assert not of_kind(records, CaseEnd)
-    samples = sum(len(series.taken_ns) for series in of_kind(records, StatusSeries))
+    samples = [
+        taken_ns for series in of_kind(records, StatusSeries) for taken_ns in series.taken_ns
+    ]
     answer = analyze(case)
     assert answer["verdict"]["status"] in ("undecided", "stable", "bounded")
     assert any("cut" in missing["what"] + missing["because"] for missing in answer["not_seen"])
-    return True, samples
+    return (killed_ns - samples[-1]) / 1e9 if samples else None
 
 
 def test_a_case_whose_collector_was_killed_opens_and_is_answered(tmp_path: Path) -> None:
@@ -55,20 +59,18 @@ def test_a_case_whose_collector_was_killed_opens_and_is_answered(tmp_path: Path)
     rng = random.Random(seed)
     moments = [rng.uniform(0.15, LONGEST_SECONDS) for _ in range(KILLS)]
     with python_child("") as target, ThreadPoolExecutor(AT_ONCE) as pool:
-        outcomes = list(
+        lost_seconds = list(
             pool.map(
                 lambda item: _kill_once(target.pid, tmp_path / f"{item[0]}.leakcase", item[1]),
                 enumerate(moments),
             )
         )
-    readable = [
-        (moment, n) for moment, (written, n) in zip(moments, outcomes, strict=True) if written
-    ]
-    assert len(readable) >= KILLS // 2
-    for moment, samples in readable:
-        # Frames are written every two seconds in so short a capture: that much may be lost, and
-        # the time that a busy machine needs to start the program.
-        assert samples >= (moment - 6.0) / 0.1, (moment, samples)
+    known = [lost for lost in lost_seconds if lost is not None]
+    # A busy machine needs seconds to start the program.
+    assert len(known) >= KILLS // 4
+    # Frames are written every two seconds in so short a capture: that much may be lost, and what
+    # a busy machine makes of it.
+    assert max(known) < 5.0, sorted(known)
 
 
 def test_nothing_of_a_killed_collector_stays_behind(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from leakcase_bundle.records import CaseEnd, Event, Gap, RegionSnapshot, StatusSeries, ThreadSeries
+from tests.collector.system.started import wait_until
 from tests.live import another_user
 from tests.live.collecting import (
     COLLECT,
@@ -102,12 +103,13 @@ def test_a_target_that_ends_leaves_a_whole_case_and_status_four(tmp_path: Path) 
             [*COLLECT, "capture", str(target.pid), "--duration", "30s", "-o", str(case)],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
-        time.sleep(3)
+        wait_until(case.exists, seconds=20)
+        time.sleep(2)
         target.kill()
         target.wait()
         started = time.monotonic()
         _, stderr = capture.communicate(timeout=20)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 10
     assert capture.returncode == 4
     assert any("ended while it was watched" in line for line in sentences(stderr))
     records, reader = read(case)
@@ -209,7 +211,8 @@ def test_a_disk_that_fills_up_leaves_a_readable_case_and_status_three(small_disk
             [*COLLECT, "capture", str(target.pid), "--duration", "12s", "-o", str(case)],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
-        time.sleep(3)
+        wait_until(case.exists, seconds=20)
+        time.sleep(2)
         with (
             (small_disk / "filler").open("wb", buffering=0) as filler,
             pytest.raises(OSError, match="No space"),
@@ -241,7 +244,8 @@ def test_an_interrupt_ends_with_130_and_a_whole_case(tmp_path: Path) -> None:
             [*COLLECT, "capture", str(target.pid), "--duration", "60s", "-o", str(case)],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
-        time.sleep(3)
+        wait_until(case.exists, seconds=20)
+        time.sleep(2)
         capture.send_signal(signal.SIGINT)
         stdout, stderr = capture.communicate(timeout=20)
     assert capture.returncode == 130
