@@ -61,7 +61,7 @@ class AllocationTraceProbe(Probe):
         self._tool: Optional[ToolTrace] = None
         #: What can wait until something is armed, one a beat.
         self._preparations: list[Callable[[], None]] = []
-        self._started_ns = self._begun_ns = self._prepared_ns = 0
+        self._started_ns = self._prepared_ns = 0
         self._beats = 0
         #: Of windows, and those that stacks and frames after an exec may have.
         self._numbers = count()
@@ -110,7 +110,6 @@ class AllocationTraceProbe(Probe):
 
     def begin(self, context: Context, taken_ns: int) -> None:
         self._started_ns = context.started_ns
-        self._begun_ns = taken_ns
         self._start(context)
 
     def _start(self, context: Context) -> None:
@@ -240,10 +239,10 @@ class AllocationTraceProbe(Probe):
     def sample(self, context: Context, taken_ns: int) -> None:
         """One piece of work a beat, by turns: the capture's other looks must not wait for long.
 
-        Where a busy host let us miss beats, all preparations besides.
+        Where a busy host let us miss beats, or begin late, all preparations besides.
         """
         self._beats += 1
-        is_late = taken_ns - self._begun_ns > self._beats * context.interval_ns
+        is_late = monotonic_ns() - self._started_ns > self._beats * context.interval_ns
         if self._work() and not is_late:
             return
         while self._preparations:
