@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from leakcase_collector.decision import Footprint, decide, sentence
-from leakcase_collector.pacing import CpuBudget, flush_after_ns, rest_ns
+from leakcase_collector.pacing import CpuBudget, flush_after_ns, rest_for_learners_ns, rest_ns
 from leakcase_collector.progress import duration, size, sparkline
 
 SECOND = 1_000_000_000
@@ -55,6 +55,25 @@ def test_growth_that_slowed_down_is_told_as_it_is_now() -> None:
 def test_a_sawtooth_is_judged_by_its_floor() -> None:
     teeth = [Footprint(i * SECOND, 100 * MIB + (i % 5) * 10 * MIB, 0) for i in range(60)]
     assert decide(teeth, None, 0).decision == "not-growing"
+
+
+@pytest.mark.parametrize(
+    ("cpu_ns", "seconds", "expected"),
+    [
+        (20_000_000, 60, 7.5),
+        (20_000_000, 20, 5),
+        (20_000_000, 600, 25),  # its own turn comes first
+        (100_000_000, 600, 30),
+        (100_000_000, 40, 125),  # too dear
+        (100_000_000, None, 15),
+    ],
+)
+def test_a_probe_from_which_another_learns_looks_again_soon_unless_that_is_dear(
+    cpu_ns: int, seconds: int | None, expected: float
+) -> None:
+    duration_ns = None if seconds is None else seconds * SECOND
+    pause_ns = rest_ns(cpu_ns, 0, 0, 0.01)
+    assert rest_for_learners_ns(pause_ns, cpu_ns, duration_ns) == expected * SECOND
 
 
 def test_a_dear_probe_rests_in_proportion_to_what_it_cost() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from leakcase_bundle.records import Gap
 from leakcase_collector.errors import TargetGone
-from leakcase_collector.probe_run import ProbeRun
+from leakcase_collector.probe_run import ProbeRun, runs_of
 from leakcase_collector.probes.base import Cadence, Probe
 
 
@@ -75,3 +75,33 @@ def test_the_targets_end_is_not_taken_for_a_mishap() -> None:
 
     with pytest.raises(TargetGone):
         _run(step)
+
+
+class Learner(Reader):
+    name = "stat"
+    learns_from = ("status",)
+
+    def __init__(self) -> None:
+        self.learned: list[Any] = []
+
+    def learn(self, record: Any) -> None:
+        self.learned.append(record)
+
+
+def test_a_probe_is_shown_the_records_of_those_that_it_learns_from_and_no_others() -> None:
+    records: list[Any] = []
+    session: Any = SimpleNamespace(gaps=[], case=SimpleNamespace(add=records.append))
+    learner = Learner()
+    teacher, own = runs_of([Reader(), learner], session)
+    teacher.emit("seen")
+    own.emit("not heard")
+    assert (records, learner.learned) == (["seen", "not heard"], ["seen"])
+
+
+def test_what_an_early_look_costs_is_not_the_teachers() -> None:
+    session: Any = SimpleNamespace(gaps=[], case=SimpleNamespace(add=lambda record: None))
+    run = ProbeRun(Reader(), session)
+    for is_early in (True, False):
+        run.is_early = is_early
+        run.call(lambda context, taken_ns: sum(range(10_000)), 1)  # type: ignore[arg-type]
+    assert 0 < run.tracing_cpu_ns < run.cpu_ns
