@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from leakcase_analyzer.analysis import Analysis
-from leakcase_analyzer.code_names import in_full
+from leakcase_analyzer.code_names import in_full, place, whence
 from leakcase_analyzer.findings.base import Trend
 from leakcase_analyzer.findings.trends import amount_rate
 from leakcase_analyzer.sentences import Name, Sentence, Share, Span, say
+from leakcase_analyzer.trace_looks import Frame
 
 Outcome: TypeAlias = Literal["fixed", "improved", "same", "worse", "new-leak", "undecided"]
 
@@ -83,7 +84,23 @@ def _outcome(before: Analysis, after: Analysis) -> tuple[Outcome, Sentence]:
         return "new-leak", say(
             f"A new leak: of kind {new.kind} now, where it was of kind {old.kind}."
         )
-    return _rates(old.main, new.main)
+    return _elsewhere(before, after) or _rates(old.main, new.main)
+
+
+def _elsewhere(before: Analysis, after: Analysis) -> tuple[Outcome, Sentence] | None:
+    """A new leak, where other code than before allocates what stays; None: that is not known."""
+    one = None if before.code is None else before.code.leading
+    other = None if after.code is None else after.code.leading
+    if one is None or other is None or one.frame is None or other.frame is None:
+        return None
+    if key(one.frame) in _suspects(after) or key(other.frame) in _suspects(before):
+        return None
+    return "new-leak", say(
+        "A new leak: what stays now is allocated in {now}; what was allocated in {then} before "
+        "stays no more.",
+        now=Name(in_full(other.frame)),
+        then=Name(in_full(one.frame)),
+    )
 
 
 def _gone(before: Analysis, after: Analysis) -> tuple[Outcome, Sentence]:
@@ -177,14 +194,23 @@ def _reasons(before: Analysis, after: Analysis, work: float | None) -> Iterator[
 
 def _places(before: Analysis, after: Analysis) -> Iterator[PlaceChange]:
     old, new = _suspects(before), _suspects(after)
-    for place in sorted(old.keys() | new.keys(), key=lambda one: -(new.get(one) or 0.0)):
-        yield PlaceChange(place, old.get(place), new.get(place))
+    names = {**old, **new}
+    rates = {one: (old.get(one, (None,))[-1], new.get(one, (None,))[-1]) for one in names}
+    for one in sorted(names, key=lambda one: -(rates[one][1] or 0.0)):
+        yield PlaceChange(str(names[one][0]), *rates[one])
 
 
-def _suspects(analysis: Analysis) -> dict[str, float | None]:
-    found = () if analysis.code is None else analysis.code.suspects
+def key(frame: Frame) -> tuple[str, str]:
+    """What a place is known by in another build: the line may be another there."""
+    where = whence(frame) or ""
+    return place(frame), where.rsplit(":", 1)[0] if frame.line is not None else where
+
+
+def _suspects(analysis: Analysis) -> dict[tuple[str, str], tuple[str, float | None]]:
+    """By its key each place in full, and what it adds."""
+    found = () if analysis.code is None or analysis.code.aside else analysis.code.suspects
     return {
-        in_full(one.frame): one.bytes_per_second
+        key(one.frame): (in_full(one.frame), one.bytes_per_second)
         for one in found
         if one.frame is not None and (one.share or 0.0) >= LEAST_SHARE
     }

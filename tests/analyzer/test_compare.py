@@ -124,3 +124,21 @@ def test_the_command_prints_either_form(tmp_path: Path, capsys: pytest.CaptureFi
     assert main(["compare", before, after, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["outcome"] == "fixed"
     assert main(["compare", before, str(tmp_path / "none")]) == 2
+
+
+def python_source(function: str, line: int) -> Source:
+    return Source((function, "main"), python_file="app.py", line=line, size=100)
+
+
+def test_a_leak_in_other_code_than_before_is_a_new_one(tmp_path: Path) -> None:
+    def of(source: Source) -> Capture:
+        return Traced(growing(), [source]).add()
+
+    moved = both(of(python_source("keep", 5)), of(python_source("keep", 9)), tmp_path)
+    assert moved.outcome == "same", "that its line moved makes it no other place"
+    (place,) = moved.places
+    assert place.place == "keep (app.py:9)" and place.before and place.after
+    other = both(of(python_source("keep", 5)), of(python_source("remember", 7)), tmp_path)
+    assert other.outcome == "new-leak"
+    assert "allocated in remember (app.py:7)" in render(other.headline)
+    assert len(other.places) == 2

@@ -659,8 +659,13 @@ def test_the_report_says_how_often_the_allocator_is_called_and_what_watching_all
             size_from_bytes=[16], size_calls=[10_000], predicted_slowdown_ppm=270_000,
         )
     )  # fmt: skip
-    line = "calls a second: malloc 20,000, free 19,800; watching every one would cost 27 % more CPU"
+    line = (
+        "The allocator is called this often a second: malloc 20,000, free 19,800; watching every "
+        "one would cost 27 % more CPU."
+    )
     assert line in markdown_text(answer(case, tmp_path))
+    case.extra[-1] = replace(case.extra[-1], calls=[0, 0, 0])
+    assert "The allocator is not called itself" in markdown_text(answer(case, tmp_path))
 
 
 def test_a_tool_that_stood_in_is_named_with_what_it_cannot_show(tmp_path: Path) -> None:

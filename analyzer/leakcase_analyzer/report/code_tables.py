@@ -31,17 +31,16 @@ def rate_of(one: Suspect) -> str:
 
 
 def survival_line(found: Curve) -> str:
-    """The shares alive at the first age that was looked at, at the last, and where they fall."""
+    """The shares alive at the first age that was looked at, at the last, and one between where
+    they fall."""
     steps = [
         (share(alive), span(age))
         for age, alive in zip(found.ages_seconds, found.alive_shares, strict=True)
     ]
-    last = len(steps) - 1
-    shown = [
-        step
-        for place, step in enumerate(steps)
-        if place in (0, last) or step[0] != steps[place - 1][0]
-    ]
+    if not steps:
+        return ""
+    falls = [step for step in steps[1:-1] if step[0] not in (steps[0][0], steps[-1][0])]
+    shown = dict.fromkeys([steps[0], *falls[len(falls) // 2 :][:1], steps[-1]])
     return ", ".join(f"{alive} at {age}" for alive, age in shown)
 
 
@@ -51,7 +50,7 @@ def survival_end(found: Curve) -> str:
 
 
 def calls_line(analysis: Analysis) -> str | None:
-    """How often the allocator is called, and what it would cost to watch every call."""
+    """What to say of the allocator: how often it is called, and what watching all would cost."""
     rates = analysis.evidence.tracing.rates
     if not rates or not rates[-1][1].window_ns:
         return None
@@ -59,7 +58,9 @@ def calls_line(analysis: Analysis) -> str | None:
     seconds = last.window_ns / 1e9
     calls = sorted(zip(last.calls, last.calls_of, strict=True), reverse=True)
     parts = [f"{shortened(call)} {number / seconds:,.0f}" for number, call in calls if number]
-    line = "calls a second: " + (", ".join(parts[:MOST_CALLS]) or "none")
+    if not parts:
+        return "is not called itself: its blocks are cut from larger ones"
+    line = "is called this often a second: " + ", ".join(parts[:MOST_CALLS])
     if last.predicted_slowdown_ppm is not None:
         line += (
             f"; watching every one would cost {share(last.predicted_slowdown_ppm / 1e6)} more CPU"
@@ -87,12 +88,20 @@ def suspect_rows(analysis: Analysis, style: Style = PLAIN) -> list[tuple[str, ..
 
 
 def callers_line(one: Suspect, width: int) -> str:
-    """Who calls the suspect, from the inside outwards, as many as fit; empty where none is told."""
+    """Who calls the suspect, from the inside outwards, as many as fit; empty where none is told.
+
+    Each function once, and what has no name only where nothing has one.
+    """
     frames = readable(one.stack.frames)
     inside = frames.index(one.frame) + 1 if one.frame in frames else 0
+    outer = [frame for frame in frames[inside:] if frame.function is not None]
+    names = list(dict.fromkeys(shortened(place(frame)) for frame in outer or frames[inside:]))
+    own = "" if one.frame is None else shortened(place(one.frame))
     line = ""
-    for frame in frames[inside:]:
-        longer = (line + ", " if line else "called by ") + shortened(place(frame))
+    for name in names:
+        if name == own:
+            continue
+        longer = (line + ", " if line else "called by ") + name
         if len(longer) > width - 3:
             return line + ", …" if line else longer[: width - 1] + "…"
         line = longer

@@ -130,14 +130,16 @@ def rate_text(unit: str, per_hour: float | None) -> str:
 
 def trend_row(trend: Trend) -> tuple[str, str, str, str, str, str]:
     """A quantity for a table: what, first, last, change, rate, answer."""
-    rate = trend.growth.rate_per_second
+    steady = trend.status == "stable"
+    rate = None if steady else trend.growth.rate_per_second
+    falls = trend.status == "bounded" and trend.last < trend.first
     return (
         trend.what,
         amount_text(trend.unit, trend.first),
         amount_text(trend.unit, trend.last),
         change_text(trend.unit, trend.last - trend.first),
-        rate_text(trend.unit, None if rate is None else rate * 3600),
-        STATUS_WORDS[trend.status],
+        "" if rate is None else rate_text(trend.unit, rate * 3600),
+        "falls" if falls else STATUS_WORDS[trend.status],
     )
 
 

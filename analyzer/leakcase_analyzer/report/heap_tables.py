@@ -103,6 +103,7 @@ def type_rows(analysis: Analysis, style: Style = PLAIN) -> list[tuple[str, str, 
     return [
         (style.name(one.name), f"{one.count:+,}", signed_size(one.growth_bytes))
         for one in analysis.types[:MOST_ROWS]
+        if one.count > 0
     ]
 
 

@@ -66,6 +66,7 @@ def html_text(analysis: Analysis) -> str:
         "form-action 'none'",
         title=f"Memory of {facts.process_name(analysis.evidence, PLAIN)}",
         memory_chart=_memory_chart(analysis),
+        chart_of=_chart_of(analysis),
         survival_chart=_survival_chart(analysis),
         flame_graph=_flame_graph(analysis),
         **report_view(analysis, PAGE),
@@ -74,6 +75,14 @@ def html_text(analysis: Analysis) -> str:
 
 def _resource(name: str) -> str:
     return resources.files(__package__).joinpath(name).read_text("utf-8")
+
+
+def _chart_of(analysis: Analysis) -> str:
+    """What the first chart shows."""
+    main = analysis.verdict.main
+    what = "" if main is None else main.what[:1].upper() + main.what[1:] + " over time"
+    traced = any(not one.outstanding and not one.maps for one in analysis.evidence.tracing.windows)
+    return what + ("; allocations were watched where it is shaded" if traced else "")
 
 
 def _memory_chart(analysis: Analysis) -> Markup | None:

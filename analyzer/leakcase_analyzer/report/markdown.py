@@ -8,6 +8,7 @@ expression that did not go through here is escaped as HTML.
 from __future__ import annotations
 
 import re
+from html import escape
 from importlib import resources
 
 from jinja2 import Environment, StrictUndefined
@@ -43,9 +44,19 @@ def markdown_text(analysis: Analysis) -> str:
     """The whole report."""
     source = resources.files(__package__).joinpath("report.md.jinja").read_text("utf-8")
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_without_tags,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     return environment.from_string(source).render(report_view(analysis, PAGE))
+
+
+def _without_tags(value: object) -> object:
+    """Text without tags and entities; quotes do no harm outside of tags, and stay as they are."""
+    plain = isinstance(value, str) and not isinstance(value, Markup)
+    return Markup(escape(str(value), quote=False)) if plain else value
 
 
 def _safe(sentence: Sentence) -> Markup:

@@ -112,11 +112,12 @@ def survival_chart(living: Sequence[Living]) -> Markup | None:
         drawn += [
             f'<polyline points="{line}" fill="none" stroke="{COLOURS[place]}" stroke-width="2.2"/>',
             *(_dot(point, COLOURS[place]) for point in line.split()[1:]),
-            _key(place, one.name),
         ]
     labels = [f"{100 * i // LINES} %" for i in range(LINES + 1)]
     times = [end * i / 5 for i in range(6)]
-    return _chart("blocks alive by age", [*_grid(labels), *_times(times, 0.0), *drawn])
+    keys, height = _keys([one.name for one in curves])
+    parts = [*_grid(labels), *_times(times, 0.0), *drawn, *keys]
+    return _chart("blocks alive by age", parts, height)
 
 
 def _dot(point: str, colour: str) -> str:
@@ -124,15 +125,22 @@ def _dot(point: str, colour: str) -> str:
     return f'<circle cx="{x}" cy="{y}" r="3.4" fill="{colour}"/>'
 
 
-def _key(place: int, name: str) -> str:
-    """A line's name, below the one before, in the lower left corner."""
-    clean = shortened(name)
-    clean = clean if len(clean) <= NAME_CHARACTERS else clean[: NAME_CHARACTERS - 1] + "…"
-    y = HEIGHT - BOTTOM - 14 - 17 * place
-    return (
-        f'<rect x="{LEFT + 12}" y="{y - 9}" width="11" height="11" rx="2" fill="{COLOURS[place]}"/>'
-        f'<text x="{LEFT + 29}" y="{y}" font-size="12" fill="{INK}">{escape(clean)}</text>'
-    )
+def _keys(names: Sequence[str]) -> tuple[list[str], int]:
+    """The lines' names in rows below the chart, and how high those are."""
+    drawn: list[str] = []
+    x, y = LEFT, HEIGHT + 8
+    for place, name in enumerate(names):
+        clean = shortened(name)
+        clean = clean if len(clean) <= NAME_CHARACTERS else clean[: NAME_CHARACTERS - 1] + "…"
+        width = 40 + 7 * len(clean)
+        if x > LEFT and x + width > WIDTH - RIGHT:
+            x, y = LEFT, y + 19
+        drawn.append(
+            f'<rect x="{x}" y="{y - 9}" width="11" height="11" rx="2" fill="{COLOURS[place]}"/>'
+            f'<text x="{x + 17}" y="{y}" font-size="12" fill="{INK}">{escape(clean)}</text>'
+        )
+        x += width
+    return drawn, y + 8 - HEIGHT
 
 
 def _grid(labels: Sequence[str]) -> Iterator[str]:
@@ -157,8 +165,8 @@ def _times(times: Sequence[float], start: float) -> Iterator[str]:
         )
 
 
-def _chart(label: str, parts: Sequence[str]) -> Markup:
+def _chart(label: str, parts: Sequence[str], below: int = 0) -> Markup:
     return Markup(
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}" '
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT + below}" role="img" aria-label="{escape(label)}" '
         'font-family="ui-sans-serif, system-ui, sans-serif">' + "\n".join(parts) + "</svg>"
     )

@@ -159,7 +159,8 @@ def _code(analysis: Analysis, unicode: bool) -> _Section:
         lines = _wrapped(f"{figures}: {suspect_name(one)}", f"  {rank}. ", _INDENT)
         alive = ""
         if one.curve.ages_seconds:
-            drawn = share_line(one.curve.alive_shares) + " " if unicode else ""
+            falls = len(set(one.curve.alive_shares)) > 1
+            drawn = share_line(one.curve.alive_shares) + " " if unicode and falls else ""
             alive = f"{drawn}{survival_end(one.curve)}; "
         callers = callers_line(one, WIDTH - len(_INDENT) - len(alive))
         lines += [(_INDENT + alive + callers).rstrip("; ")] if alive or callers else []

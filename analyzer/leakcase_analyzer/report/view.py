@@ -49,14 +49,8 @@ def report_view(analysis: Analysis, page: Page) -> dict[str, Any]:
     return {
         "process": Markup(facts.process_name(evidence, page.style)),
         "headline": page.text(verdict.headline),
-        "watched": facts.watched(evidence),
+        "behaviour": _behaviour(analysis),
         "status": verdict.status,
-        "kind": verdict.kind,
-        "confidence": confidence(verdict.confidence),
-        "trigger": verdict.trigger,
-        "rate": facts.rate_text("bytes", verdict.rate_bytes_per_hour),
-        "interval": size_interval(verdict.rate_interval_bytes_per_hour),
-        "watch_longer": span(verdict.watch_longer_seconds),
         "environment": [
             (label, Markup(text)) for label, text in facts.process_facts(evidence, page.style)
         ],
@@ -90,6 +84,26 @@ def report_view(analysis: Analysis, page: Page) -> dict[str, Any]:
         "actions": [(page.sentence(one.what), page.sentence(one.why)) for one in analysis.actions],
         "tables": [(title, page.block(text)) for title, text in raw_tables(analysis)],
     }
+
+
+def _behaviour(analysis: Analysis) -> list[tuple[str, str]]:
+    """What is known of the answer: label and text."""
+    verdict = analysis.verdict
+    rows = [
+        ("watched", facts.watched(analysis.evidence)),
+        ("answer", f"{verdict.status}, kind: {verdict.kind}"),
+    ]
+    if verdict.confidence:
+        rows.append(("confidence", confidence(verdict.confidence)))
+    if verdict.rate_bytes_per_hour is not None:
+        rate = facts.rate_text("bytes", verdict.rate_bytes_per_hour)
+        between = size_interval(verdict.rate_interval_bytes_per_hour)
+        rows.append(("growth of memory", f"{rate} (95 %: {between})"))
+    if verdict.status == "leak":
+        rows.append(("grows when", verdict.trigger))
+    if verdict.watch_longer_seconds is not None:
+        rows.append(("watch longer", span(verdict.watch_longer_seconds)))
+    return rows
 
 
 def _code(analysis: Analysis, page: Page) -> dict[str, Any] | None:

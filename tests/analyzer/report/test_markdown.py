@@ -112,3 +112,12 @@ def test_a_stable_case_says_what_it_would_have_seen(tmp_path: Path) -> None:
     text = markdown_text(analysis_of(Capture(), tmp_path))
     assert "would have shown" in text
     assert "None" not in text
+
+
+def test_an_apostrophe_stays_one_and_what_is_not_known_takes_no_row(tmp_path: Path) -> None:
+    leaking = markdown_text(analysis_of(heap_leak(), tmp_path))
+    assert "&#39;" not in leaking and "'s" in leaking
+    assert "| grows when |" in leaking and "| watch longer |" not in leaking
+    steady = markdown_text(analysis_of(Capture(), tmp_path))
+    assert "| grows when |" not in steady and "| steady |" in steady
+    assert "not known" not in steady.split("## Environment")[0]
