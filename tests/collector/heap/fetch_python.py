@@ -2,22 +2,25 @@
 
     python -m tests.collector.heap.fetch_python      fetch them and say where they are
 
-They are as Debian and Ubuntu ship them, but for where they look for the loader and the libraries.
+They are as Debian ships them, but for where they look for the loader and the libraries. Where
+LEAKCASE_UBUNTU_MIRROR names a mirror of Ubuntu, its 3.14.4 is fetched as well: the collector of
+the first releases of 3.14 is an incremental one.
 """
 
 from __future__ import annotations
 
+import os
+
 from tests.collector.heap.archives import ROOT, Archive, debian, locked, run
 
 FOLDER = ROOT / "build" / "python"
-#: The release that has 3.14.4, whose collector is the incremental one of the first releases.
-INCREMENTAL = "resolute"
-RELEASES = ("sid", INCREMENTAL)
+DEBIAN, INCREMENTAL = "forky", "resolute"
+_MIRROR = os.environ.get("LEAKCASE_UBUNTU_MIRROR")
+RELEASES = (DEBIAN, INCREMENTAL) if _MIRROR else (DEBIAN,)
 _PACKAGES = (
     "python3.14-minimal", "libpython3.14-minimal", "libpython3.14-stdlib",
     "libpython3.14-dev", "libc6", "libexpat1", "libffi8", "zlib1g",
 )  # fmt: skip
-_UBUNTU = "http://archive.ubuntu.com/ubuntu"
 
 
 def pythons() -> list[str]:
@@ -27,16 +30,16 @@ def pythons() -> list[str]:
 
 
 def _fetch() -> None:
-    archive = debian(FOLDER / "apt", ("bullseye", "sid"))
+    archive = debian(FOLDER / "apt", ("bullseye", DEBIAN))
     if archive is None:
         return
     tools = FOLDER / "tools"
     archive.unpack("bullseye", ["patchelf"], tools)  # old enough to run anywhere
-    archive.unpack("sid", ["ubuntu-keyring"], tools)
-    _fetch_one(archive, "sid")
-    keys = tools / "root/usr/share/keyrings/ubuntu-archive-keyring.gpg"
-    if keys.exists():
-        ubuntu = Archive(FOLDER / "apt-ubuntu", _UBUNTU, [INCREMENTAL], "main", keys)
+    _fetch_one(archive, DEBIAN)
+    if _MIRROR:
+        archive.unpack(DEBIAN, ["ubuntu-keyring"], tools)
+        keys = tools / "root/usr/share/keyrings/ubuntu-archive-keyring.gpg"
+        ubuntu = Archive(FOLDER / "apt-ubuntu", _MIRROR, [INCREMENTAL], "main", keys)
         _fetch_one(ubuntu, INCREMENTAL)
 
 
