@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import shutil
 import statistics
 import sys
@@ -39,7 +40,7 @@ from budgets import Table
 from processes import end_in_order, share_cores
 from tracing_figures import Cost, Watcher, per_unit, shown_ratio
 from tracing_targets import Target, Workshop, nginx, postgresql, redis, worker
-from tracing_tools import TOOLS, NotWorking
+from tracing_tools import TOOLS, NotWorking, headers
 from tracing_turns import Lengths, Turns
 
 #: Of a target that was just started.
@@ -143,11 +144,13 @@ class Measurement:
         if cost.note:
             return
         print(f"  {self._name}: {name} ...", end=" ", file=sys.stderr, flush=True)
+        started = time.monotonic()
         try:
             turns.trace(name)
         except NotWorking as error:
             cost.note = f"not measured: {error}"
-        print(cost.note or f"{cost.ratios[-1]:.4f}", file=sys.stderr, flush=True)
+        said = cost.note or f"{cost.ratios[-1]:.4f} in {time.monotonic() - started:.0f} s"
+        print(said, file=sys.stderr, flush=True)
 
 
 HEADER = (
@@ -224,6 +227,8 @@ def main() -> int:
         workshop = Workshop(Path(folder), share_cores())
         workshop.prepare()
         tools = [one for one in given.tools if one == JEMALLOC or not TOOLS[one].is_missing]
+        if "memleak" in tools:
+            os.environ.update(headers(Path(folder)))
         print(*(f"{one} is not installed" for one in given.tools if one not in tools), sep="\n")
         for name in given.loads:
             load = LOADS[name]

@@ -7,17 +7,20 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from math import comb
 from typing import NamedTuple
 
-from tracing_targets import Target
-from tracing_tools import Use
+from tracing_targets import Target, Unanswered
+from tracing_tools import NotWorking, Use
 
 from leakcase_bundle.records import TraceWindow
 from leakcase_collector.system.clock import process_cpu_ns
 
 #: Around a window, for what is to do before its first call and after its last.
 _MARGIN_NS = 30_000_000
+#: A stretch is waited for as long as this: what is traced may do next to nothing.
+_WORKS_WITHIN_NS = 30_000_000_000
 
 
 class Look(NamedTuple):
@@ -35,14 +38,20 @@ class Watcher(threading.Thread):
         super().__init__(daemon=True)
         self._target = target
         self._done = threading.Event()
+        self._failure = ""
         self.looks: list[Look] = []
 
     def run(self) -> None:
         while not self._done.is_set():
             cpu_ns = process_cpu_ns(self._target.pid)
-            units, now_ns = self._target.units(), time.monotonic_ns()
+            try:
+                units, now_ns = self._target.units(), time.monotonic_ns()
+            except (OSError, HTTPException, Unanswered) as error:
+                self._failure = f"{type(error).__name__} {error}"
+                return
             later_cpu_ns = process_cpu_ns(self._target.pid)
             if cpu_ns is None or later_cpu_ns is None:
+                self._failure = "it has ended"
                 return
             self.looks.append(Look(now_ns, (cpu_ns + later_cpu_ns) // 2, units))
             self._done.wait(self._target.every_seconds)
@@ -55,12 +64,18 @@ class Watcher(threading.Thread):
         self._done.set()
         self.join()
 
-    def between(self, start_ns: int, end_ns: int) -> list[Look]:
-        """The looks of a stretch of time."""
-        found = [look for look in self.looks if start_ns <= look.time_ns <= end_ns]
-        if len(found) < 2 or found[0].units == found[-1].units:
-            raise SystemExit("tracing: the target does not work any more")
-        return found
+    def since(self, start_ns: int) -> list[Look]:
+        """From then until now; waited for where it hardly works. NotWorking if it does not."""
+        until_ns = start_ns + _WORKS_WITHIN_NS
+        while True:
+            found = [look for look in self.looks if look.time_ns >= start_ns]
+            if self._failure:
+                raise SystemExit(f"tracing: a target has failed: {self._failure}")
+            if len(found) > 2 and found[0].units < found[-1].units:
+                return found
+            if time.monotonic_ns() > until_ns:
+                raise NotWorking("its target does nothing any more")
+            time.sleep(0.1)
 
 
 def per_unit(looks: Sequence[Look]) -> float:

@@ -31,6 +31,10 @@ JEMALLOC = "libjemalloc.so.2"
 FOR_EVER_SECONDS = 7200
 
 
+class Unanswered(Exception):
+    """A target, or who is asked about it, does not say what it has done."""
+
+
 class Target:
     """A process at work. `units` says how much of it was done so far, in requests or the like."""
 
@@ -228,13 +232,15 @@ class _Sql:
 
     def number(self, query: str) -> int:
         """The answer to a query, asked until there is one."""
-        while True:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
             print(f"select coalesce(({query})::text, '');", file=self._in, flush=True)
             answer = self._out.readline()
             if not answer:
-                raise SystemExit("tracing: psql has ended")
+                raise Unanswered("psql has ended")
             if answer.strip():
                 return int(answer)
+        raise Unanswered(f"nothing comes of {query}")
 
 
 @contextlib.contextmanager

@@ -89,7 +89,7 @@ class Tracer:
         with self._said.open("w") as output:
             self._process = start(
                 command, last_word="INT", stdout=output, stderr=output,
-                env={**os.environ, "PYTHONUNBUFFERED": "1", **headers(folder)},
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
             )  # fmt: skip
 
     def arm(self) -> None:
@@ -105,7 +105,12 @@ class Tracer:
             if probes and (self._tool.is_whole or now > changed + _SETTLED_SECONDS):
                 return
             time.sleep(0.01)
-        raise NotWorking(self._said.read_text().strip()[-300:] or "it was not armed in a minute")
+        raise NotWorking(self._complaint())
+
+    def _complaint(self) -> str:
+        lines = self._said.read_text().strip().splitlines()
+        causes = [line for line in lines if line.startswith(("Exception:", "ERROR:"))]
+        return [*lines[-1:], *causes[:1]][-1] if self.ended and lines else "it was not armed"
 
     def _signs_of_work(self) -> int:
         if self._tool.says is not None:
@@ -238,12 +243,13 @@ def headers(folder: Path) -> dict[str, str]:
     halves = [
         sorted(Path("/usr/src").glob(f"linux-headers-*-{half}")) for half in ("common", "amd64")
     ]
+    if not all(halves):
+        return {}
     tree = folder / "headers"
-    if all(halves) and not tree.exists():
-        tree.mkdir()
-        for half in halves:
-            subprocess.run(["cp", "-rsf", f"{half[-1]}/.", tree], check=True)
-    return {"BCC_KERNEL_SOURCE": str(tree)} if tree.exists() else {}
+    tree.mkdir()
+    for half in halves:
+        subprocess.run(["cp", "-rsf", f"{half[-1]}/.", tree], check=True)
+    return {"BCC_KERNEL_SOURCE": str(tree)}
 
 
 TOOLS = {

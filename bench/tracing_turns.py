@@ -43,7 +43,7 @@ class Turns:
         """CPU per unit of a stretch that begins now."""
         start_ns = time.monotonic_ns()
         wait(length_seconds)
-        return per_unit(self.watcher.between(start_ns, time.monotonic_ns()))
+        return per_unit(self.watcher.since(start_ns))
 
     def untraced(self, length_seconds: float) -> float:
         """The same, and the stall, where nobody traces."""
@@ -89,7 +89,7 @@ class Turns:
         length = self.lengths.capture
         with tracing(tool, self.target, self.folder, length) as tracer:
             tracer.wait(2 * length)
-        looks = self.watcher.between(start_ns, time.monotonic_ns())
+        looks = self.watcher.since(start_ns)
         cost.uses.append(tracer.use)
         windows = [one for one in read_records(self.folder / "case") if type(one) is TraceWindow]
         cost.by_windows.append(
