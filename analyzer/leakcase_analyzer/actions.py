@@ -193,8 +193,8 @@ def _by_trigger(verdict: Verdict) -> Iterator[Action]:
 
 def _report(evidence: Evidence) -> Iterator[Action]:
     program = evidence.program
-    if program is None or program.package is None:
-        return
+    if program is None or program.package is None or evidence.runtime is not None:
+        return  # What an interpreter runs is not its package's.
     version = str(program.package_version or "")
     yield Action(
         say(

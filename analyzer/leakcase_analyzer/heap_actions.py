@@ -14,7 +14,7 @@ from leakcase_analyzer.findings.cpp_classes import is_telling
 from leakcase_analyzer.findings.size_classes import words
 from leakcase_analyzer.heap_reasons import growing_sizes
 from leakcase_analyzer.kinds import first_of_type
-from leakcase_analyzer.runtime_actions import UNTRACKED
+from leakcase_analyzer.own_types import findable_of, own_type
 from leakcase_analyzer.sentences import Code, Count, Name, Share, Size, say
 
 #: A gain of less than this share of what is kept is not worth a step.
@@ -23,14 +23,6 @@ WORTH_SHARE = 0.2
 FEW_ARENAS = 2
 #: A class of size or a type with this much of the growth is where to begin.
 LEADING_SHARE = 0.3
-#: Types that every program has many of; one of its own tells more, unless it is far smaller.
-BUILT_IN = frozenset(
-    """dict list tuple set frozenset str bytes bytearray int float complex bool function method cell
-    type code frame generator coroutine weakref property module object
-    byte[] char[] int[] long[] short[] boolean[] java.lang.Object[] java.lang.String
-    java.lang.Object java.lang.Class java.util.HashMap$Node java.util.HashMap$Node[]""".split()
-)
-OWN_SHARE = 0.02
 
 
 def keep_less(
@@ -109,19 +101,11 @@ def _other_allocator(state: HeapState) -> Iterator[Action]:
 def look_at_types(findings: Sequence[Finding]) -> Iterator[Action]:
     """Where to begin among a runtime's types that grow: with one that its collector can find."""
     types = first_of_type(findings, ObjectTypes)
-    if types is None:
+    findable = [] if types is None else findable_of(types)
+    if types is None or not findable:
         return
-    findable = [
-        one
-        for one in types.types
-        if one.count > 0 and not (types.runtime == "cpython" and one.name in UNTRACKED)
-    ]
-    if not findable:
-        return
-    own = [one for one in findable if one.name not in BUILT_IN]
-    least = OWN_SHARE * types.types[0].growth_bytes
-    is_own = bool(own) and own[0].growth_bytes >= least
-    named = own[0] if is_own else findable[0]
+    own = own_type(types)
+    named = own or findable[0]
     ways = {"cpython": "gc.get_referrers", "jvm": "jcmd PID GC.heap_dump FILE"}
     yield Action(
         say(
@@ -129,8 +113,10 @@ def look_at_types(findings: Sequence[Finding]) -> Iterator[Action]:
             name=Name(named.name),
             call=Code(ways.get(types.runtime, "a heap snapshot")),
         ),
-        say("of the program's own types it grows most" if is_own else "it grows most")
-        if is_own or named is types.types[0]
+        say("of the program's own types it grows most")
+        if own
+        else say("it grows most")
+        if named is types.types[0]
         else say("it grows most of what refers to other objects"),
     )
 

@@ -17,9 +17,12 @@ from leakcase_analyzer.findings.cpp_classes import is_telling
 from leakcase_analyzer.findings.managed_heap import ManagedState
 from leakcase_analyzer.findings.retention import LEAST_GROWTH_BYTES, growth_in_words
 from leakcase_analyzer.kinds import HARDLY_ANY, first_of_type
-from leakcase_analyzer.sentences import Sentence
+from leakcase_analyzer.own_types import own_type
+from leakcase_analyzer.sentences import Count, Name, Sentence
 from leakcase_analyzer.series.growth import Status
 
+#: A type of which fewer were added is not told in the first line.
+WORTH_COUNTING = 100
 #: From this share of what the process holds on, memory that is kept free is told in any case.
 TELLING_SHARE = 0.25
 
@@ -38,7 +41,7 @@ def heap_reasons(findings: Sequence[Finding], status: Status) -> Iterator[Senten
         if change is not None and status != "stable" and change.held_bytes >= LEAST_GROWTH_BYTES:
             yield growth_in_words(change)
     told = first_of_type(findings, AllocatorTold)
-    if told is not None and (status == "retention" or rises):
+    if told is not None and (status == "retention" or (rises and not of_runtime)):
         if state is None or told.agrees is not None or told.in_use_bytes is None:
             yield told.claim  # Else the heap's state is by these words.
         yield from told.evidence_for
@@ -57,6 +60,17 @@ def heap_reasons(findings: Sequence[Finding], status: Status) -> Iterator[Senten
     if classes is not None and rises and growing_sizes(findings):
         yield classes.claim
         yield from classes.evidence_for
+
+
+def with_type(said: Sentence, findings: Sequence[Finding]) -> Sentence:
+    """The answer, with the program's own type of which there are more."""
+    types = first_of_type(findings, ObjectTypes)
+    own = None if types is None else own_type(types)
+    if own is None or own.count < WORTH_COUNTING:
+        return said
+    text = said.template.removesuffix(".") + "; {added} of {type_name} are there."
+    added = ("added", Count(own.count, "more object"))
+    return Sentence(text, (*said.quantities, added, ("type_name", Name(own.name))))
 
 
 def growing_sizes(findings: Sequence[Finding]) -> tuple[SizeGrowth, ...]:

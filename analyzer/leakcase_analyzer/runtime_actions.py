@@ -12,12 +12,10 @@ from leakcase_analyzer.evidence import Evidence
 from leakcase_analyzer.findings.base import Finding, ObjectTypes
 from leakcase_analyzer.findings.suspect import Suspects
 from leakcase_analyzer.kinds import first_of_type
+from leakcase_analyzer.own_types import UNTRACKED
 from leakcase_analyzer.sentences import Code, Name, say
 
-#: Types of Python that its collector does not track: no list of all objects holds them.
-UNTRACKED = frozenset({"str", "bytes", "int", "float", "complex", "bool", "bytearray"})
 DIRECT_BUFFER = "java.nio.DirectByteBuffer"
-LOOK_INSIDE = "--allow read-memory"
 
 
 def collect_first(evidence: Evidence) -> Iterator[Action]:

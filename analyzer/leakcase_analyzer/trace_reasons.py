@@ -9,7 +9,7 @@ from leakcase_analyzer.findings.base import Finding, ObjectTypes
 from leakcase_analyzer.findings.suspect import Suspects
 from leakcase_analyzer.findings.suspect_words import named
 from leakcase_analyzer.kinds import MOST_OF_IT, first_of_type
-from leakcase_analyzer.runtime_actions import UNTRACKED
+from leakcase_analyzer.own_types import UNTRACKED
 from leakcase_analyzer.sentences import Name, Sentence, Share, Size, Span, say
 from leakcase_analyzer.series.growth import Status
 

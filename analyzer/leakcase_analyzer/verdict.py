@@ -21,7 +21,7 @@ from leakcase_analyzer.findings.base import (
     Trend,
 )
 from leakcase_analyzer.headline import headline
-from leakcase_analyzer.heap_reasons import heap_reasons
+from leakcase_analyzer.heap_reasons import heap_reasons, with_type
 from leakcase_analyzer.kinds import Kind, KindFound, first_of_type, kind_of, of_type
 from leakcase_analyzer.leaked import heed_references
 from leakcase_analyzer.sentences import Sentence, say
@@ -101,8 +101,10 @@ def _headline(
         None if choice.bound is None else choice.bound.bound_bytes,
         first_of_type(findings, HeapState),
     )
-    leaks = choice.status == "leak" and choice.main.subject == "anonymous"
-    return with_suspect(said, findings) if leaks else said
+    if choice.status != "leak" or choice.main.subject != "anonymous":
+        return said
+    named = with_suspect(said, findings)
+    return with_type(said, findings) if named is said and kind.kind == "managed-heap" else named
 
 
 def _nothing_to_judge() -> Verdict:

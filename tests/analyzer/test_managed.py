@@ -111,6 +111,8 @@ def test_the_classes_that_grow_are_told_and_the_programs_own_is_advised(answer: 
     assert analysis.types[1].count == 200_000
     advice = [render(action.what) for action in analysis.actions]
     assert any("app.Session" in one and "GC.heap_dump" in one for one in advice), advice
+    assert not any("bug tracker" in one for one in advice), "the JVM's makers did not write it"
+    assert "200,000 more objects of app.Session" in render(analysis.verdict.headline)
 
 
 def test_what_the_jvm_has_for_itself_is_told_by_purpose(answer: Answer) -> None:

@@ -72,7 +72,7 @@ def _found(evidence: Evidence, record: HeapUnreachable) -> Unreachable:
     certain = not record.swapped_bytes and record.direct_chunks > hidden
     return Unreachable(
         topic="unreachable",
-        claim=_claim(record, certain),
+        claim=_claim(record, certain, hidden),
         size_bytes=record.unreachable_bytes,
         blocks=record.unreachable_chunks,
         certain=certain,
@@ -95,7 +95,7 @@ def _grown(evidence: Evidence) -> Mapping[int, int] | None:
     return {chunk: size for chunk, size in grown.items() if size > 0}
 
 
-def _claim(record: HeapUnreachable, certain: bool) -> Sentence:
+def _claim(record: HeapUnreachable, certain: bool, hidden: int) -> Sentence:
     size, blocks = Size(record.unreachable_bytes), Count(record.unreachable_chunks, "block")
     if not record.unreachable_chunks:
         return say(
@@ -108,11 +108,19 @@ def _claim(record: HeapUnreachable, certain: bool) -> Sentence:
             size=size,
             blocks=blocks,
         )
+    if record.direct_chunks <= hidden:
+        return say(
+            "no reference was found to {size} in {blocks}: so few may be in use all the same, by "
+            "references in registers alone",
+            size=size,
+            blocks=blocks,
+        )
     return say("no reference was found to {size} in {blocks}", size=size, blocks=blocks)
 
 
 def _details(found: Unreachable, record: HeapUnreachable) -> Iterator[Sentence]:
-    if not found.blocks:
+    few = record.direct_chunks <= HIDDEN_REGISTERS * record.threads
+    if not found.blocks or (few and not found.certain):
         return
     classes = list(zip(record.class_bytes, record.chunk_bytes, strict=False))
     most_bytes, chunk = max(classes, default=(0, 0))
@@ -120,9 +128,6 @@ def _details(found: Unreachable, record: HeapUnreachable) -> Iterator[Sentence]:
         yield say(
             "{share} of that are " + class_words(chunk), share=Share(most_bytes / found.size_bytes)
         )
-    if not found.certain and record.direct_chunks <= HIDDEN_REGISTERS * record.threads:
-        yield say("so few may be in use all the same, by references in registers alone")
-        return
     grown, share = found.growth_bytes, found.explained_share
     if share is not None and share >= MOST_OF_IT:
         yield say(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from leakcase_analyzer.analysis import Analysis
 from leakcase_analyzer.block_looks import LABELS, Holding
 from leakcase_analyzer.evidence import Evidence
-from leakcase_analyzer.heap_actions import BUILT_IN
 from leakcase_analyzer.heap_looks import kept_bytes, used_bytes
+from leakcase_analyzer.own_types import BUILT_IN
 from leakcase_analyzer.report.units import PLAIN, Style, count, share, shortened, signed_size, size
 
 MOST_ROWS, MOST_IN_LINE = 12, 4

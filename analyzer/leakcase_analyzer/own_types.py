@@ -1,0 +1,30 @@
+"""Which of the types that grow are the program's own, and which can be looked for in it."""
+
+from __future__ import annotations
+
+from leakcase_analyzer.findings.base import ObjectTypes, TypeGrowth
+
+#: Types that every program has many of; one of its own tells more, unless it is far smaller.
+BUILT_IN = frozenset(
+    """dict list tuple set frozenset str bytes bytearray int float complex bool function method cell
+    type code frame generator coroutine weakref property module object
+    byte[] char[] int[] long[] short[] boolean[] java.lang.Object[] java.lang.String
+    java.lang.Object java.lang.Class java.util.HashMap$Node java.util.HashMap$Node[]""".split()
+)
+#: Types of Python that its collector does not track: no list of all objects holds them.
+UNTRACKED = frozenset({"str", "bytes", "int", "float", "complex", "bool", "bytearray"})
+OWN_SHARE = 0.02
+
+
+def own_type(types: ObjectTypes) -> TypeGrowth | None:
+    """The program's own type that grows most, where it is not far less than the first."""
+    own = next((one for one in findable_of(types) if one.name not in BUILT_IN), None)
+    if own is None or own.growth_bytes < OWN_SHARE * types.types[0].growth_bytes:
+        return None
+    return own
+
+
+def findable_of(types: ObjectTypes) -> list[TypeGrowth]:
+    """Those of which there are more objects, and whose objects the runtime can list."""
+    untracked = UNTRACKED if types.runtime == "cpython" else frozenset()
+    return [one for one in types.types if one.count > 0 and one.name not in untracked]
