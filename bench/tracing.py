@@ -108,12 +108,13 @@ class Measurement:
             time.sleep(WARM_UP_SECONDS)
             turns = Turns(target, watcher, self._workshop.folder, self._plan.lengths, self.costs)
             if not self.rate:
+                started_ns = time.monotonic_ns()
                 time.sleep(1)
-                first, last = watcher.looks[len(watcher.looks) // 2], watcher.looks[-1]
+                first, *_, last = looks = watcher.since(started_ns)
                 seconds = (last.time_ns - first.time_ns) / 1e9
                 self.rate = (
                     f"{(last.units - first.units) / seconds:,.0f} a second, "
-                    f"{per_unit((first, last)) / 1000:.2f} µs of CPU each"
+                    f"{per_unit(looks) / 1000:.2f} µs of CPU each"
                 )
             yield turns
 
@@ -182,7 +183,7 @@ def row(name: str, cost: Cost) -> str:
 def judge(table: Table, load: Load, costs: dict[str, Cost]) -> None:
     """Ours against its budgets."""
     bursts = costs.get("bursts")
-    if bursts is None or not bursts.ratios or load.limit_percent is None:
+    if bursts is None or not bursts.attach_seconds or load.limit_percent is None:
         return
     for how, ratios in (("whole captures", bursts.ratios), ("its windows", bursts.by_windows)):
         percent = 100 * (statistics.median(ratios) - 1)

@@ -91,11 +91,13 @@ class Turns:
             tracer.wait(2 * length)
         looks = self.watcher.since(start_ns)
         cost.uses.append(tracer.use)
-        windows = [one for one in read_records(self.folder / "case") if type(one) is TraceWindow]
-        cost.by_windows.append(
-            ratio_by_windows(looks, [one for one in windows if one.mode == "bursts"])
-        )
-        cost.attach_seconds.append((windows[0].attach_ns or 0) / 1e9)
+        windows = [
+            one
+            for one in read_records(self.folder / "case")
+            if type(one) is TraceWindow and one.mode == "bursts"
+        ]
+        cost.by_windows.append(ratio_by_windows(looks, windows))
+        cost.attach_seconds += [(one.attach_ns or 0) / 1e9 for one in windows[:1]]
         return [per_unit(looks)]
 
     def _traced(self, cost: Cost, tool: Tool) -> list[float]:
