@@ -7,7 +7,8 @@ import struct
 from leakcase_collector.errors import NotSupported
 from leakcase_collector.system.memory import PAGE_BYTES, Memory
 
-_KEPT_PAGES = 2048
+#: Two megabytes; a look that goes through more of them begins anew.
+_KEPT_PAGES = 512
 
 
 class ResidentPages:

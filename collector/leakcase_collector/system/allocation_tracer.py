@@ -72,7 +72,7 @@ class AllocationTracer:
         self._attached = Attachments()
         self._pid = pid
         self._until = until
-        self._limits = limits._replace(ring_bytes=ring_size(limits.ring_bytes))
+        self.limits = limits._replace(ring_bytes=ring_size(limits.ring_bytes))
         unknown = {point.call for point in points} - set(layout.CALLS)
         if unknown or not points:
             raise with_detail(
@@ -102,20 +102,20 @@ class AllocationTracer:
     def _load(self, suffix: str) -> None:
         compiled = load_object()
         entries = {
-            "live": self._limits.live_blocks,
-            "sites": self._limits.sites,
-            "samples": self._limits.ring_bytes,
-            "threads": self._limits.threads,
+            "live": self.limits.live_blocks,
+            "sites": self.limits.sites,
+            "samples": self.limits.ring_bytes,
+            "threads": self.limits.threads,
         }
         for name, shape in compiled.maps.items():
             flags = shape.flags
-            if name == "live" and not self._limits.preallocated:
+            if name == "live" and not self.limits.preallocated:
                 flags |= 1
             wanted = shape._replace(max_entries=entries.get(name, shape.max_entries), flags=flags)
             self._maps[name] = BpfMap(name, wanted)
         descriptors = {name: made.fd for name, made in self._maps.items()}
         self._programs = Programs(compiled, descriptors, suffix)
-        self._ring = RingReader(self._maps["samples"].fd, self._limits.ring_bytes)
+        self._ring = RingReader(self._maps["samples"].fd, self.limits.ring_bytes)
         self._choose()
 
     def _choose(self, refusal: Optional[CollectorError] = None) -> None:
@@ -232,7 +232,7 @@ class AllocationTracer:
             layout.ZERO,
             layout.CONTROL.pack(
                 allocations, frees, *self._sizes, self._event_cap, device, inode, process,
-                self._limits.stack_bytes, self._limits.key_bytes // 256, self._generation,
+                self.limits.stack_bytes, self.limits.key_bytes // 256, self._generation,
             ),
         )  # fmt: skip
 

@@ -51,6 +51,11 @@ class TracerLimits(NamedTuple):
     #: run short later.
     preallocated: bool = True
 
+    @property
+    def samples_at_a_time(self) -> int:
+        """Copies of stacks that are taken off the ring at once: half a megabyte of them."""
+        return max((512 << 10) // self.stack_bytes, 1)
+
 
 class StackSample(NamedTuple):
     """One allocation as its caller sees it right after the return.

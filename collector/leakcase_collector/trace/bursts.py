@@ -208,7 +208,7 @@ class Bursts:
         tracer, asked_ns = self._watch.tracer, monotonic_ns()
         tracer.detach()
         window.detach_ns = monotonic_ns() - asked_ns
-        live = {block.address: block.time_ns for block in tracer.live()}
+        live = {block.address: block.time_ns for block in tracer.each_live()}
         self._survivors.drop_dead(live)
         followed = self._survivors.addresses()
         tracer.forget(address for address in live if address not in followed)

@@ -12,7 +12,7 @@ from leakcase_collector.system.clock import NS_PER_SECOND, monotonic_ns, process
 from .recorder import Recorder
 from .schedule import IDLE_SHARE, WindowPlan
 from .telling import outstanding_by_key, outstanding_record, rates_record, window_record
-from .window import SAMPLES_AT_A_TIME, Window, calls_between, drain
+from .window import Window, calls_between, drain
 
 if TYPE_CHECKING:
     from .assembly import Assembly
@@ -112,7 +112,7 @@ class Full:
 
     def _drain(self) -> None:
         tracer, table = self._watch.tracer, self._assembly.table
-        samples = tracer.drain(SAMPLES_AT_A_TIME)
+        samples = tracer.drain(tracer.limits.samples_at_a_time)
         if samples:
             self._assembly.prepare()  # It may be in code that was mapped since.
             table.learn(samples)
