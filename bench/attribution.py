@@ -34,7 +34,7 @@ SOURCES = Path(__file__).resolve().parent / "attribution"
 BIN = Path(sys.executable).parent
 FLAGS = ["-O2", "-g", "-fomit-frame-pointer", "-pthread"]
 LEAKS = (
-    "small", "sites", "calloc", "realloc", "list", "mutated", "zeros", "rare", "threads4",
+    "small", "sites", "calloc", "realloc", "list", "mutated", "zeros", "rare", "odd", "threads4",
     "threads16", "forked", "objects",
 )  # fmt: skip
 CACHES = ("fifo", "random")

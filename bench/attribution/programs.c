@@ -148,6 +148,13 @@ static NOINLINE void leak_calloc(void)
         forgot(0, "leak_calloc", 2 * sizeof(struct entry));
 }
 
+/* Of a size of its own, as most leaks are. */
+static NOINLINE void leak_odd(void)
+{
+    if (fill(malloc(4 * sizeof(struct entry)), NULL) != NULL)
+        forgot(0, "leak_odd", 4 * sizeof(struct entry));
+}
+
 static NOINLINE void leak_realloc(void)
 {
     struct entry *small = fill(malloc(sizeof(struct entry)), NULL);
@@ -282,7 +289,7 @@ static void run_threads(uint64_t seed)
 
 /* --- one loop for all others ---------------------------------------------------------------- */
 
-enum what { SMALL, SITES, CALLOC, REALLOC, LIST, MUTATED, ZEROS, RARE, FIFO, RANDOM };
+enum what { SMALL, SITES, CALLOC, REALLOC, LIST, MUTATED, ZEROS, RARE, ODD, FIFO, RANDOM };
 
 static void leak_once(enum what what)
 {
@@ -292,6 +299,7 @@ static void leak_once(enum what what)
     case LIST: leak_list(); break;
     case MUTATED: leak_mutated(); break;
     case ZEROS: leak_zeros(); break;
+    case ODD: leak_odd(); break;
     case SITES: {
         uint64_t draw = next_random() % 100;
         if (draw < 50)
@@ -310,7 +318,7 @@ static void leak_once(enum what what)
 
 static void run(enum what what)
 {
-    bool is_cache = what == FIFO || what == RANDOM;
+    bool is_cache = what == FIFO || what == RANDOM, is_rare = what == RARE || what == ODD;
     uint64_t leaks = 0;
     if (is_cache)
         cache_fill();
@@ -321,7 +329,7 @@ static void run(enum what what)
         if (is_cache)
             cache_tick(what == RANDOM);
         else
-            for (uint64_t due = sample_due(what == RARE ? 5 : 400, SECOND_NS); leaks < due; leaks++)
+            for (uint64_t due = sample_due(is_rare ? 5 : 400, SECOND_NS); leaks < due; leaks++)
                 leak_once(what);
         if (what == MUTATED && sample.tick % 25 == 0)
             use_kept();
@@ -360,7 +368,8 @@ static void fork_workers(int argc, char **argv, uint64_t seed)
 int main(int argc, char **argv)
 {
     static const char *const names[] = {"small",   "sites", "calloc", "realloc", "list",
-                                        "mutated", "zeros", "rare",   "fifo",    "random"};
+                                        "mutated", "zeros", "rare",   "odd",     "fifo",
+                                        "random"};
     if (argc < 3)
         return 2;
     const char *name = argv[1];
