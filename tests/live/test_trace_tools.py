@@ -35,7 +35,7 @@ def leaking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[runner.Running
     shutil.copy(libc_of("self"), library)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LD_LIBRARY_PATH", str(library.parent))
-        running = runner.start("small-block-leak", seconds=60)
+        running = runner.start("small-block-leak", seconds=180)
     with running:
         yield running
 
