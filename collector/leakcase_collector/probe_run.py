@@ -74,8 +74,9 @@ class ProbeRun:
     dead: bool = False
     stopped_ns: int = 0
     prediction: Optional[Prediction] = None
-    #: Who learns from its records.
+    #: Who learns from its records, and whether there were any.
     learners: tuple[Probe, ...] = ()
+    has_taught: bool = False
     #: Its next look is before its own turn, for them; and what such looks have cost.
     is_early: bool = False
     early_cpu_ns: int = 0
@@ -114,6 +115,7 @@ class ProbeRun:
         self.session.case.add(record)
         for probe in self.learners:
             probe.learn(record)
+            self.has_taught = True
 
     def sample(self, series: type[Any], taken_ns: int, **values: Optional[int]) -> None:
         self.session.take_sample(series, taken_ns, values)

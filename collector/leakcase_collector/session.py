@@ -265,7 +265,7 @@ class Session:
         age_ns = now - self.started_ns
         pause_ns = rest_ns(run.cpu_ns // calls, lock_ns, age_ns, self.max_slowdown)
         early_ns = pause_ns
-        if run.learners and calls < ENOUGH_LOOKS:
+        if run.has_taught and calls < ENOUGH_LOOKS:
             early_ns = rest_for_learners_ns(pause_ns, run.cpu_ns // calls, self.duration_ns)
         run.is_early = early_ns < pause_ns
         run.due_ns = now + early_ns

@@ -96,6 +96,7 @@ def test_a_probe_is_shown_the_records_of_those_that_it_learns_from_and_no_others
     teacher.emit("seen")
     own.emit("not heard")
     assert (records, learner.learned) == (["seen", "not heard"], ["seen"])
+    assert teacher.has_taught and not own.has_taught
 
 
 def test_what_an_early_look_costs_is_not_the_teachers() -> None:
