@@ -1,7 +1,7 @@
 """`make demo`: a program that really leaks is started, watched and judged, in front of your eyes.
 
 The sample comes from samples/ (the C one where there is a compiler, else one in Python that leaks
-native memory), runs under a limit and ends by itself. Nothing is left behind.
+native memory), runs under a limit and ends by itself. The case stays in build, for you to look at.
 """
 
 from __future__ import annotations
@@ -62,8 +62,20 @@ def demo(folder: Path) -> int:
     where = f", by {place.symbol} ({place.file}:{place.line})" if place else ""
     print(f"\nWhat the program itself counted: {per_hour:,.0f} MiB leaked per hour{where}.")
     where = os.path.relpath(BIN)
+    kept = keep(folder / case)
+    print(f"As a page: {where}/leakcase report {kept} --format html")
     print(f"Now yours: {where}/leakcase-collect capture PID; {where}/leakcase analyze FILE")
     return 0
+
+
+def keep(case: Path) -> str:
+    """Move the case and its private map into build; the path from here."""
+    build = ROOT / "build"
+    build.mkdir(exist_ok=True)
+    for path in (case, case.with_name(case.name + ".map")):
+        if path.exists():
+            shutil.move(path, build / path.name)
+    return os.path.relpath(build / case.name)
 
 
 def main() -> int:

@@ -34,10 +34,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON."
 
 def register(app: typer.Typer) -> None:
     """Add the four commands to the program."""
-    app.command("show")(show)
-    app.command("verify")(verify)
-    app.command("recover")(recover)
-    app.command("extract")(extract)
+    app.command("show", short_help="Say what is in a case, and every string (--strings).")(show)
+    app.command("verify", short_help="Check whether a case is whole.")(verify)
+    app.command("recover", short_help="Save what is intact of a damaged case.")(recover)
+    app.command("extract", short_help="Turn a case into plain JSON lines.")(extract)
 
 
 def show(

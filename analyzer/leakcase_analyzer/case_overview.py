@@ -161,7 +161,7 @@ def overview_text(overview: Overview, reader: Reader) -> str:
     lines += _section("not seen", map(_gap, overview.gaps.items()))
     lines += _section(
         "lost",
-        (f"{probe:<14} {number:,} {what}" for (probe, what), number in overview.losses.items()),
+        (f"{probe:<20} {number:,} {what}" for (probe, what), number in overview.losses.items()),
     )
     lines += _section("asked", map(_consent, overview.consents))
     lines += _section("cost", map(_cost, overview.costs))
@@ -211,7 +211,7 @@ def _condition_text(reader: Reader) -> str:
 
 def _gap(group: tuple[tuple[Any, ...], int]) -> str:
     (probe, reason, detail, errno), times = group
-    text = f"{probe:<14} {reason}"
+    text = f"{probe:<20} {reason}"
     if detail is not None:
         text += f": {detail}"
     if errno is not None:
@@ -220,12 +220,12 @@ def _gap(group: tuple[tuple[Any, ...], int]) -> str:
 
 
 def _consent(consent: kinds.Consent) -> str:
-    return f"{consent.probe or consent.level:<14} {consent.level}: {consent.answer} ({consent.how})"
+    return f"{consent.probe or consent.level:<20} {consent.level}: {consent.answer} ({consent.how})"
 
 
 def _cost(cost: kinds.Cost) -> str:
     text = (
-        f"{cost.probe:<14} {count(cost.runs, 'run')}, CPU {_milliseconds(cost.cpu_ns)}, "
+        f"{cost.probe:<20} {count(cost.runs, 'run')}, CPU {_milliseconds(cost.cpu_ns)}, "
         f"longest {_milliseconds(cost.longest_wall_ns)}"
     )
     if cost.target_stopped_ns:

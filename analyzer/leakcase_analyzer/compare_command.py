@@ -10,7 +10,7 @@ import typer
 
 def register(app: typer.Typer) -> None:
     """Add the command to the program."""
-    app.command("compare")(compare)
+    app.command("compare", short_help="Say what became of a leak after a change.")(compare)
 
 
 def compare(

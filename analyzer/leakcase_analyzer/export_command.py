@@ -18,7 +18,7 @@ FORMATS = ("folded", "speedscope", "pprof", "svg")
 
 def register(app: typer.Typer) -> None:
     """Add the command to the program."""
-    app.command("export")(export)
+    app.command("export", short_help="Write the stacks for another tool, or a flame graph.")(export)
 
 
 def export(

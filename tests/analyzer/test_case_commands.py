@@ -182,7 +182,7 @@ def test_show_says_that_a_case_is_torn_or_damaged(capsys: pytest.CaptureFixture[
 def test_show_counts_gaps_that_repeat(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     gap = Gap(taken_ns=1, probe="regions", reason="no-time")
     case = write_case(tmp_path / "x", *[gap] * 3, Gap(1, "cgroup", "failed"))
-    assert "regions        no-time, 3 times" in Ran(capsys, "show", str(case)).out
+    assert "regions              no-time, 3 times" in Ran(capsys, "show", str(case)).out
     gaps = Ran(capsys, "show", str(case), "--json").json()["gaps"]
     assert gaps == [
         {"probe": "regions", "reason": "no-time", "detail": None, "errno": None, "times": 3},

@@ -333,3 +333,8 @@ def test_investigate_of_nothing_ends_as_the_capture_does(tmp_path: Path) -> None
     assert done.returncode == 4
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
+
+
+def test_the_list_of_commands_breaks_no_sentence_off(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    assert "..." not in capsys.readouterr().out.split("Commands:")[1]
