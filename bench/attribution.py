@@ -8,6 +8,8 @@ what it must reach.
     off        by how many points a site's share of what leaked is missed, at most
     aliases    share of the blocks said to have stayed that an innocent function had made
     innocent   share of the bytes ascribed to innocent functions
+    narrow     share of the windows that watched the sizes alone that grow: a leak of a size of its
+               own is to be found by these
     verdict    what the answer as a whole is; a cache must never be called a leak
 """
 
@@ -28,7 +30,7 @@ from typing import Any
 from accuracy_score import Floors
 from long_case import read_records
 
-from leakcase_bundle.records import CodeFrame, CodeStack, TraceSurvival
+from leakcase_bundle.records import CodeFrame, CodeStack, TraceSurvival, TraceWindow
 
 SOURCES = Path(__file__).resolve().parent / "attribution"
 BIN = Path(sys.executable).parent
@@ -61,6 +63,7 @@ class Answer:
     aliases: float | None
     innocent: float
     stayed: int
+    narrow: float
 
 
 def build(folder: Path) -> None:
@@ -131,7 +134,14 @@ def judge(case: str, seed: int, said: dict[str, Any], records: list[Any]) -> Ans
         aliases if case in LEAKS else None,
         sum(one["share"] or 0.0 for one in suspects if one not in guilty),
         stayed,
+        _narrow(records),
     )
+
+
+def _narrow(records: list[Any]) -> float:
+    """Of the windows, those that watched some sizes alone."""
+    windows = [one for one in records if type(one) is TraceWindow and one.watched == "allocator"]
+    return sum(one.largest_bytes is not None for one in windows) / max(len(windows), 1)
 
 
 def _names(suspect: dict[str, Any], function: str) -> bool:
@@ -167,7 +177,7 @@ def row(answer: Answer) -> str:
     return (
         f"{answer.case:10} {answer.seed:4}  {'yes' if answer.is_right else 'NO':5} "
         f"{shown(answer.off_points, 1):>5} {shown(answer.aliases):>8} {shown(answer.innocent):>9} "
-        f"{answer.stayed:7}  {answer.status:10} {answer.first}"
+        f"{answer.stayed:7} {shown(answer.narrow):>7}  {answer.status:10} {answer.first}"
     )
 
 
@@ -183,6 +193,8 @@ def check(answers: list[Answer]) -> list[str]:
         if one.case in CACHES:
             floors.most(f"a cache called a leak, {name}", float(one.status == "leak"), 0)
             continue
+        if one.case == "odd":
+            floors.least(f"windows of what grows, {name}", one.narrow, 0.3)
         floors.most(f"aliases, {name}", one.aliases or 0.0, 0.01)
         floors.most(f"share of the innocent, {name}", one.innocent, 0.05)
     return floors.failed
@@ -199,7 +211,9 @@ def main() -> int:
     options = parser.parse_args()
     programs = options.programs or (SHORT if options.short else (*LEAKS, *CACHES))
     seeds, seconds = (1, 40) if options.short else (options.seeds, options.seconds)
-    print(f"{'program':10} {'seed':>4}  first   off  aliases  innocent  stayed  verdict    named")
+    print(
+        f"{'program':10} {'seed':>4}  first   off  aliases  innocent  stayed  narrow  verdict    named"
+    )
     answers: list[Answer] = []
     with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(options.at_once) as pool:
         folder = Path(name)
