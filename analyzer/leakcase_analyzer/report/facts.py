@@ -43,7 +43,9 @@ def process_facts(evidence: Evidence, style: Style = PLAIN) -> list[tuple[str, s
     target, header, program = evidence.target, evidence.header, evidence.program
     facts: list[tuple[str, str]] = []
     if target is not None:
-        facts.append(("process", f"{process_name(evidence, style)}, pid {target.pid}"))
+        text = f"{process_name(evidence, style)}, pid {target.pid}"
+        file = _other_name(str(target.name), str(target.executable or ""))
+        facts.append(("process", f"{text}, run from {style.name(file)}" if file else text))
         if target.executable is not None:
             facts.append(("executable", style.name(str(target.executable))))
         if target.age_ns is not None:
@@ -61,6 +63,17 @@ def process_facts(evidence: Evidence, style: Style = PLAIN) -> list[tuple[str, s
         facts.append(("system", style.name(f"{system} Linux {header.kernel_release}".strip())))
         facts.append(("machine", f"{style.name(header.machine)}, {header.cpu_count} CPUs"))
     return facts
+
+
+def _other_name(name: str, executable: str) -> str:
+    """The program file's name, where the process goes by another, as by a link; else empty.
+
+    Code is told by the file's name: of Debian's redis-server that is redis-check-rdb.
+    """
+    file = executable.rpartition("/")[2]
+    pseudonym = "<" in file + name
+    same = file.startswith(name) or name.startswith(file)
+    return "" if same or pseudonym else file
 
 
 def _parts(evidence: Evidence, style: Style) -> list[tuple[str, str]]:

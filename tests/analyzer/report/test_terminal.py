@@ -99,3 +99,17 @@ def test_the_reports_file_name_is_safe(name: str, tmp_path: Path) -> None:
 def test_the_reports_file_name_says_process_and_date(tmp_path: Path) -> None:
     evidence = analyze(as_file(Capture(seconds=30, name="<name:1>"), tmp_path)).evidence
     assert report_name(evidence, "json") == "memleak-report-name-1-2026-03-01.json"
+
+
+def test_a_program_run_by_another_name_is_told_with_its_files(tmp_path: Path) -> None:
+    def process_of(name: str, executable: str) -> str:
+        case = Capture(seconds=30)
+        case.rewrite = lambda raw: (
+            {**raw, "name": name, "executable": executable} if raw["record"] == "target" else raw
+        )
+        lines = text_of(case, tmp_path).splitlines()
+        return next(line for line in lines if line.startswith("  process"))
+
+    assert "run from redis-check-rdb" in process_of("redis-server", "/usr/bin/redis-check-rdb")
+    for same in ("/usr/bin/python3.11", "/opt/<dir:1>/<file:2>"):
+        assert "run from" not in process_of("python", same)
