@@ -9,15 +9,16 @@ process: the median, and where it lies with 95 % confidence (`tracing_figures.py
 
     bursts      leakcase-collect capture --trace bursts, the default: whole captures; and by what
                 their windows alone cost, which is known far better
-    full        leakcase-collect capture --trace full
+    full        leakcase-collect capture --trace full, which is not let give up
     memleak     memleak-bpfcc (wants kernel headers: BCC_KERNEL_SOURCE)
     bpftrace    the usual script: malloc's address and stack, until free
     heaptrack   injected into the running program, which is started anew for each time
     jemalloc    its own profiler at work, against asleep; the program that counts its work only
 
 `untraced` are the untraced stretches, each over the one before: what is noise here. A stall is the
-longest that 64 pairs took while a tool was there, from its start to its end: the median over its
-times, and the longest. Tools that are not installed, or do not work here, are named and left out.
+longest that 64 pairs took, or redis and nginx an answer, while a tool was there, from its start to
+its end: the median over its times, and the longest. Tools that are not installed, or do not work
+here, are named and left out.
 """
 
 from __future__ import annotations

@@ -140,5 +140,7 @@ def shown_ratio(values: Sequence[float]) -> str:
     """The median and its interval."""
     if not values:
         return "-"
-    low, high = interval(values)
-    return f"{statistics.median(values):.4f} ({low:.4f} to {high:.4f})"
+    middle, low, high = (
+        f"{one:.{4 if one < 2 else 2}f}" for one in (statistics.median(values), *interval(values))
+    )
+    return f"{middle} ({low} to {high})"

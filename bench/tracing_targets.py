@@ -29,6 +29,7 @@ from processes import running
 SOURCE = Path(__file__).resolve().parent / "tracing" / "worker.c"
 JEMALLOC = "libjemalloc.so.2"
 FOR_EVER_SECONDS = 7200
+_SERVERS_EVERY_SECONDS = 0.04
 
 
 class Unanswered(Exception):
@@ -55,8 +56,28 @@ class Target:
         return next(one for name in wanted for one in mapped if one.name == name)
 
     def longest_ms(self) -> float | None:
-        """The longest that a piece of work took since this was asked last; None: not known."""
+        """The longest that a piece of work took since this was asked last; None: not known, as of
+        one that others are asked about."""
         return None
+
+
+class Server(Target):
+    """One that is asked itself, and so tells how long it lets somebody wait."""
+
+    def __init__(self, pid: int, ask: Callable[[], int]) -> None:
+        super().__init__(pid, self._timed, _SERVERS_EVERY_SECONDS)
+        self._ask = ask
+        self._longest_seconds = 0.0
+
+    def _timed(self) -> int:
+        started = time.monotonic()
+        units = self._ask()
+        self._longest_seconds = max(self._longest_seconds, time.monotonic() - started)
+        return units
+
+    def longest_ms(self) -> float | None:
+        longest_seconds, self._longest_seconds = self._longest_seconds, 0.0
+        return 1000 * longest_seconds
 
 
 class Worker(Target):
@@ -192,7 +213,7 @@ def redis(workshop: Workshop) -> Iterator[Target]:
             _load("redis-benchmark", "-p", str(port), "-n", "2000000000", "-r", "20000",
                   "-d", "100", "-c", "4", "-t", "set,get", "-q")
         )  # fmt: skip
-        yield Target(server.pid, commands, 0.04)
+        yield Server(server.pid, commands)
 
 
 @contextlib.contextmanager
@@ -219,7 +240,7 @@ def nginx(workshop: Workshop) -> Iterator[Target]:
         _wait_for(asking.connect, "nginx")
         url = f"http://127.0.0.1:{port}/"
         with _load("wrk", "-t1", "-c8", f"-d{FOR_EVER_SECONDS}", url):
-            yield Target(server.pid, requests, 0.04)
+            yield Server(server.pid, requests)
 
 
 class _Sql:
@@ -281,4 +302,4 @@ def postgresql(workshop: Workshop) -> Iterator[Target]:
                 "select split_part(virtualxid, '/', 2) from pg_locks "
                 f"where locktype = 'virtualxid' and pid = {backend}"
             )
-            yield Target(backend, partial(sql.number, transaction), 0.04)
+            yield Target(backend, partial(sql.number, transaction), _SERVERS_EVERY_SECONDS)
