@@ -85,8 +85,8 @@ def trace_it(evidence: Evidence, findings: Sequence[Finding], kind: str) -> Iter
         return
     yield Action(
         say(
-            "capture it once more with {option}",
-            option=Code(HOW),
+            "capture it once more: {command}",
+            command=Code(f"leakcase-collect capture PID {HOW}"),
         ),
         say("watched for moments at a time, it is told which functions allocate what stays"),
     )
