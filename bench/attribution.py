@@ -211,9 +211,8 @@ def main() -> int:
     options = parser.parse_args()
     programs = options.programs or (SHORT if options.short else (*LEAKS, *CACHES))
     seeds, seconds = (1, 40) if options.short else (options.seeds, options.seconds)
-    print(
-        f"{'program':10} {'seed':>4}  first   off  aliases  innocent  stayed  narrow  verdict    named"
-    )
+    columns = "first   off  aliases  innocent  stayed  narrow  verdict    named"
+    print(f"{'program':10} {'seed':>4}  {columns}")
     answers: list[Answer] = []
     with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(options.at_once) as pool:
         folder = Path(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -17,7 +18,7 @@ from leakcase_collector.system.clock import (
 
 from .bands import Band, SizeGrowth
 from .recorder import Recorder
-from .schedule import Schedule
+from .schedule import Schedule, WindowPlan
 from .survivors import Cohort, Survivors
 from .telling import rates_record, sites_record, survival_record, window_record
 from .window import Window, calls_between, open_window
@@ -33,6 +34,8 @@ _LEAST_LINGER_NS = int(0.6 * LINGER_NS)  # A beat is a second, and the window to
 WEAK_SHARE = 0.1
 #: Of the time between two beats, a window at most takes this.
 _WINDOW_SHARE = 0.4
+#: And it ends before this share of the time is over.
+_ENDS_BY_SHARE = 0.75
 _TOO_DEAR = (
     "allocations were watched for a moment only: the program calls its allocator so often, or "
     "works so little, that more would cost it over --max-slowdown. Capture for longer, or allow "
@@ -108,6 +111,8 @@ class Bursts:
         plan = self._schedule.plan(now_ns, self._target_cpu_ns())
         if plan is None:
             return self._look(now_ns)
+        if self._windows:
+            self._wait_at_random(plan)
         cpu_ns = own_cpu_ns()
         self._tools.prepare()
         tools = self._tools
@@ -152,6 +157,12 @@ class Bursts:
 
     def _busy(self, now_ns: int) -> float:
         return self._target_cpu_ns() / max(now_ns - self._started_ns, 1)
+
+    def _wait_at_random(self, plan: WindowPlan) -> None:
+        """Beats are regular, as is what many programs do: short windows would all meet it, or none.
+        The first, which tells the rates, need not wait."""
+        spare_ns = _ENDS_BY_SHARE * min(self._recorder.interval_ns, NS_PER_SECOND)
+        time.sleep(random.uniform(0, max(spare_ns - plan.duration_ns, 0)) / NS_PER_SECOND)
 
     def _aim(self, now_ns: int) -> None:
         """Watch what grows, if that is known by now and most allocations are of other sizes."""

@@ -117,8 +117,8 @@ class Schedule:
         self._longest_narrow_ns = min(NARROW_NS, longest_ns)
         #: Of the allocations, those of the sizes that grow; None where these are not known.
         self._narrow_share: Optional[float] = None
-        self._narrow_windows = 0
-        self._rested_ns = self._rest_ns = 0
+        self._narrow_windows = self._narrow_since_ns = 0
+        self._rested_ns = 0
         self._due = window_times(started_ns, duration_ns, random.Random())
 
     @property
@@ -139,6 +139,7 @@ class Schedule:
             if count > len(self._due) > 0:
                 times = spread(now_ns, end_ns - now_ns, count, random.Random())
                 self._due = [max(due, self._rested_ns) for due in times]
+            self._narrow_since_ns = now_ns
         self._narrow_share = share
 
     @property
@@ -183,11 +184,13 @@ class Schedule:
         return WindowPlan(min(CALIBRATION_NS, self._longest_ns), calls, allowed_ns)
 
     def _likely(self, now_ns: int) -> int:
-        """Of the windows that are due, as many as our own CPU time will let us open."""
-        left_ns = self._started_ns + int(LAST_WINDOW_SHARE * self._duration_ns) - now_ns
-        if not self._rest_ns:
+        """Of the windows that are due, as many as come to be at the pace so far: our own CPU time,
+        and a busy host, may let fewer."""
+        if self._narrow_windows < WHOLE_EVERY:
             return len(self._due)
-        return min(len(self._due), 1 + max(left_ns, 0) // self._rest_ns)
+        left_ns = self._started_ns + int(LAST_WINDOW_SHARE * self._duration_ns) - now_ns
+        pace_ns = max((now_ns - self._narrow_since_ns) // self._narrow_windows, 1)
+        return min(len(self._due), 1 + max(left_ns, 0) // pace_ns)
 
     def _affordable(self, cost_ns: int, is_last: bool) -> Optional[WindowPlan]:
         """By its time rather than by its calls: those that come first are not like all others."""
@@ -241,8 +244,6 @@ class Schedule:
         self._calls.update(calls)
         self._calls[self.prices.dearest] += passed_over
         if self._narrow_share is not None:
-            if self._is_narrow_next:
-                self._rest_ns = self._rested_ns - now_ns
             self._narrow_windows += 1
         self._watched_ns += watched_ns
         return cost_ns

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 #: Between looks at the counters, and so for how much longer a window may last than it should.
 _BEAT_NS = 3 * NS_PER_MS
 #: Of a window of some sizes: few stacks come, and what a second costs is known by then.
-_NARROW_BEAT_NS = 10 * NS_PER_MS
+_NARROW_BEAT_NS = 20 * NS_PER_MS
 #: Copies of stacks that are held, of those that are taken at a time.
 _HELD_SHARE = 1.5
 _LEARNED_AT_A_TIME = 8
