@@ -7,7 +7,7 @@ its first instructions (see `probe_site`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from leakcase_collector.errors import CollectorError, NotSupported
@@ -62,7 +62,10 @@ class EntryPoints:
     The caller drops those `points` whose `hit_ns` times their calls is more than it may spend.
     """
 
-    def __init__(self, system: System, identity: ProcessIdentity) -> None:
+    def __init__(
+        self, system: System, identity: ProcessIdentity, calls: Collection[str] = ARGUMENTS
+    ) -> None:
+        self._calls = calls
         self._system, self._identity, self._pid = system, identity, identity.pid
         self._files: dict[int, tuple[TargetFile, ElfFile]] = {}
         self._taken: set[tuple[int, int]] = set()
@@ -184,7 +187,7 @@ class EntryPoints:
         self, code: LoadedCode, module: OpenModule, functions: Iterable[AllocatorFunction]
     ) -> bool:
         """Add those that the module defines and somebody may call; whether there are any."""
-        functions = list(functions)
+        functions = [function for function in functions if function.call in self._calls]
         if not functions:
             return False
         try:
@@ -258,12 +261,14 @@ class EntryPoints:
         return point
 
 
-def find_entry_points(system: System, identity: ProcessIdentity) -> EntryPoints:
-    """The places where the allocations of that process can be watched; the caller closes them.
+def find_entry_points(
+    system: System, identity: ProcessIdentity, calls: Collection[str] = ARGUMENTS
+) -> EntryPoints:
+    """The places where `calls` of that process can be watched; the caller closes them.
 
     NotSupported, with a `gap_detail`, where there are none or where watching could harm it.
     """
-    points = EntryPoints(system, identity)
+    points = EntryPoints(system, identity, calls)
     try:
         points.find()
         # What was read by the process's number was its own only if it still lives.

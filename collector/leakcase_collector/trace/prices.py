@@ -28,6 +28,7 @@ PASSED_OVER_SAVES_NS, IN_VAIN_SAVES_NS = 1_700, 1_200
 WINDOW_NS = 200_000
 _PAIRS = 1_000
 _ROUNDS = 3
+_TRIED = frozenset({"malloc", "free"})
 #: What was measured is not believed beyond these shares of what was expected.
 _LEAST, _MOST = 0.2, 10.0
 _SMALL = TracerLimits(live_blocks=4096, sites=256, ring_bytes=65_536, threads=64)
@@ -49,10 +50,10 @@ def measured_factor(system: System, method: Optional[str]) -> Optional[float]:
     try:
         with (
             ProcessIdentity(system, os.getpid()) as identity,
-            find_entry_points(system, identity) as found,
+            find_entry_points(system, identity, _TRIED) as found,
         ):
-            points = [p for p in found.points if p.call in ("malloc", "free") and p.emulated]
-            if {point.call for point in points} != {"malloc", "free"}:
+            points = [point for point in found.points if point.emulated]
+            if {point.call for point in points} != _TRIED:
                 return None
             return _try(points, method)
     except CollectorError:
