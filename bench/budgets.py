@@ -113,12 +113,12 @@ def target(code: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def start_capture(
-    pid: int, case: Path, seconds: float, interval: str = "1s", program: str = COLLECT
+    pid: int, case: Path, seconds: float, interval: str = "1s", options: tuple[str, ...] = ()
 ) -> subprocess.Popen[bytes]:
     """A running capture."""
     return subprocess.Popen(
-        [program, "capture", str(pid), "--duration", f"{seconds}s", "--interval", interval,
-         "-o", str(case)],
+        [COLLECT, "capture", str(pid), "--duration", f"{seconds}s", "--interval", interval,
+         "-o", str(case), *options],
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
 
@@ -154,6 +154,28 @@ def measure_watching(table: Table, folder: Path, seconds: int) -> None:
     table.add(f"... start and end included ({cpu_seconds:.2f} s in all)",
               100 * cpu_seconds / seconds, None, "% of a core")  # fmt: skip
     table.add("collector's peak RSS", peak_bytes / MB, 35, "MB")
+
+
+def measure_tracing(table: Table, folder: Path, seconds: int) -> None:
+    """Memory of the collector while it traces, and what it has of a core once that has begun.
+
+    `tracing.py` says what the traced program pays.
+    """
+    if os.geteuid() != 0:
+        print("  tracing: not measured, it takes root", file=sys.stderr)
+        return
+    for mode in ("bursts", "full"):
+        case = folder / f"{mode}.leakcase"
+        options = ("--trace", mode, "--allow", "read-memory,trace", "--max-slowdown", "20%")
+        with runner.start("cpp-object-leak", seconds + 60) as sample:
+            _, peak_bytes = finish(start_capture(sample.pid, case, seconds, options=options))
+        used = rows_of(read_records(case), CollectorSeries)
+        first, last = used[2], used[-2]  # Not what is done once.
+        steady = (last["cpu_ns"] - first["cpu_ns"]) / (last["taken_ns"] - first["taken_ns"])  # type: ignore[operator]
+        table.add(f"collector's peak RSS, --trace {mode}", peak_bytes / MB, 40, "MB")
+        table.add(
+            f"... its CPU after the first seconds of {seconds}", 100 * steady, None, "% of a core"
+        )
 
 
 def measure_first_sample(table: Table, folder: Path, runs: int) -> None:
@@ -222,6 +244,7 @@ def bench(short: bool, folder: Path) -> Table:
         long = start_capture(sample.pid, captured, seconds, interval)
         measure_first_sample(table, folder, runs=3 if short else 9)
         measure_watching(table, folder, seconds=30 if short else 120)
+        measure_tracing(table, folder, seconds=20 if short else 60)
         measure_slowdown(table, folder, *((4, 2.0) if short else (20, 4.0)))
         print("  waiting for the long capture", file=sys.stderr, flush=True)
         finish(long)
