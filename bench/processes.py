@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any
 
 #: Until one that was asked to end is killed.
-PATIENCE_SECONDS = 30
+PATIENCE_SECONDS = 10
 
 
 def share_cores() -> str:

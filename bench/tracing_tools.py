@@ -25,6 +25,7 @@ FOR_LONG_SECONDS = 600
 #: Probes are put in one by one; when so long none was added, all are there.
 _SETTLED_SECONDS = 0.7
 _ARMED_WITHIN_SECONDS = 60
+_ENDED_WITHIN_SECONDS = 30
 _PROBES = ("anon_inode:[perf_event]", "anon_inode:bpf_link", "anon_inode:bpf-link")
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 SCRIPT = """
@@ -50,6 +51,7 @@ class Use:
     cpu_seconds: float = 0.0
     seconds: float = 0.0
     rss_mb: float = 0.0
+    was_killed: bool = False
 
     @property
     def later_cpu_percent(self) -> float:
@@ -67,6 +69,8 @@ class Tool:
     command: Callable[[Target, Path, float], list[str]]
     #: What it says when it is armed; None: its probes are seen.
     says: str | None = None
+    #: A file that is left when it is killed; its pid follows.
+    leaves: str = ""
     #: The target is not as before when it has gone.
     stays: bool = False
     #: It comes and goes by itself: what counts is the whole time.
@@ -140,11 +144,17 @@ class Tracer:
             time.sleep(min(0.1, left))
 
     def end(self) -> None:
-        """Until it has undone what it did."""
+        """Until it has undone what it did; what does not end is killed, which `use` tells."""
         if not self.ended:
             self._process.send_signal(signal.SIGINT)
-            self.wait(_ARMED_WITHIN_SECONDS)
+            self.wait(_ENDED_WITHIN_SECONDS)
+        if not self.ended:
+            self.use.was_killed = True
+            self.use.cpu_seconds = self._cpu_seconds()
+            self.use.seconds = time.monotonic() - self._started
         end(self._process)
+        if self._tool.leaves:
+            Path(f"{self._tool.leaves}{self._process.pid}").unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -258,5 +268,7 @@ TOOLS = {
     "full": Tool(COLLECT, _leakcase("full", "--max-slowdown", "100%")),
     "memleak": Tool("memleak-bpfcc", _memleak),
     "bpftrace": Tool("bpftrace", _bpftrace),
-    "heaptrack": Tool("heaptrack", _heaptrack, says="injection finished", stays=True),
+    "heaptrack": Tool(
+        "heaptrack", _heaptrack, says="injection finished", leaves="/tmp/heaptrack_fifo", stays=True
+    ),
 }

@@ -106,6 +106,8 @@ class Turns:
             traced = [self.work(tracer.wait, self.lengths.stretch) for _ in range(2)]
             if tracer.ended:
                 cost.note = "gave up early"
+        if tracer.use.was_killed:
+            cost.note = "did not end when told to, was killed"
         cost.uses.append(tracer.use)
         return traced
 
