@@ -40,7 +40,7 @@ def actions(
         found += _watch(verdict)
         if verdict.kind in RUNTIMES_KINDS and verdict.bound is None:
             found += collect_first(evidence)
-            found += look_at_types(findings)
+            found += look_at_types(findings) if verdict.kind == "managed-heap" else ()
             found += ask_runtime(evidence, findings, verdict.kind)
     if verdict.status == "leak":
         found += [action for seconds, action in deadline if seconds < SOON_SECONDS]

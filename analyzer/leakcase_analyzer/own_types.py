@@ -7,18 +7,27 @@ from leakcase_analyzer.findings.base import ObjectTypes, TypeGrowth
 #: Types that every program has many of; one of its own tells more, unless it is far smaller.
 BUILT_IN = frozenset(
     """dict list tuple set frozenset str bytes bytearray int float complex bool function method cell
-    type code frame generator coroutine weakref property module object
-    byte[] char[] int[] long[] short[] boolean[] java.lang.Object[] java.lang.String
-    java.lang.Object java.lang.Class java.util.HashMap$Node java.util.HashMap$Node[]""".split()
+    type code frame generator coroutine weakref property module object traceback mappingproxy
+    builtin_function_or_method method-wrapper wrapper_descriptor staticmethod classmethod
+    byte[] char[] int[] long[] short[] boolean[]
+    float[] double[]""".split()
 )
+OF_THE_JDK = ("java.", "javax.", "jdk.", "sun.", "com.sun.")
 #: Types of Python that its collector does not track: no list of all objects holds them.
 UNTRACKED = frozenset({"str", "bytes", "int", "float", "complex", "bool", "bytearray"})
 OWN_SHARE = 0.02
 
 
+def is_own(name: str, runtime: str) -> bool:
+    """Whether a type is none of its runtime's. Of Python's types those in C bear their module."""
+    if name in BUILT_IN or (runtime == "jvm" and name.startswith(OF_THE_JDK)):
+        return False
+    return not (runtime == "cpython" and "." in name)
+
+
 def own_type(types: ObjectTypes) -> TypeGrowth | None:
     """The program's own type that grows most, where it is not far less than the first."""
-    own = next((one for one in findable_of(types) if one.name not in BUILT_IN), None)
+    own = next((one for one in findable_of(types) if is_own(one.name, types.runtime)), None)
     if own is None or own.growth_bytes < OWN_SHARE * types.types[0].growth_bytes:
         return None
     return own

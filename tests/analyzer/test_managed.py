@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from leakcase_analyzer.analysis import analyze
+from leakcase_analyzer.own_types import is_own
 from leakcase_analyzer.report.html import html_text
 from leakcase_analyzer.report.markdown import markdown_text
 from leakcase_analyzer.report.terminal import terminal_text
@@ -250,3 +251,13 @@ def test_an_undecided_heap_is_advised_how_to_ask_its_runtime(
     assert analysis.verdict.status == "undecided"
     first, *others = [render(action.what) for action in analysis.actions]
     assert first.startswith("capture again for") and any(command in one for one in others)
+
+
+def test_the_runtimes_own_classes_are_not_taken_for_the_programs() -> None:
+    assert is_own("app.Session", "jvm") and is_own("MapLeak$Order", "jvm")
+    assert not any(
+        is_own(name, "jvm")
+        for name in ("java.nio.DirectByteBuffer", "jdk.internal.ref.Cleaner", "byte[]")
+    )
+    assert is_own("Session", "cpython")
+    assert not any(is_own(name, "cpython") for name in ("collections.deque", "dict", "coroutine"))

@@ -95,7 +95,7 @@ NOT_TRACED = NotSeen(
 #: Losses of the file rather than of the capture.
 OF_THE_FILE = frozenset({"records", "frames"})
 #: Losses of what is small by itself, and told in sums.
-OF_LITTLE_WEIGHT = frozenset({"types"})
+OF_LITTLE_WEIGHT = frozenset({"types", "sockets"})
 #: A share of missed samples above this is worth a word.
 MISSED_SHARE = 0.02
 
@@ -165,11 +165,13 @@ def _capture(evidence: Evidence) -> Iterator[Finding]:
         yield NotSeen(
             claim=say("{count}", count=Count(count, LOSSES.get(what, "thing"))),
             because=say(
-                "they could not be read when the case was recovered"
+                "damaged when the case was recovered"
                 if what in OF_THE_FILE
-                else "the collector dropped them to stay within its bounds"
+                else "not found in the part of the kernel's tables that was read"
+                if what == "sockets"
+                else "left out by the collector, to stay within its bounds"
             ),
-            effect=say("what they say is missing here"),
+            effect=say("what it would say is missing here"),
             weight=1.0 if what in OF_LITTLE_WEIGHT else 0.97,
         )
     happened = {event.what for _, event in evidence.events}

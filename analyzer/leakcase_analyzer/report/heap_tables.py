@@ -6,7 +6,7 @@ from leakcase_analyzer.analysis import Analysis
 from leakcase_analyzer.block_looks import LABELS, Holding
 from leakcase_analyzer.evidence import Evidence
 from leakcase_analyzer.heap_looks import kept_bytes, used_bytes
-from leakcase_analyzer.own_types import BUILT_IN
+from leakcase_analyzer.own_types import is_own
 from leakcase_analyzer.report.units import PLAIN, Style, count, share, shortened, signed_size, size
 
 MOST_ROWS, MOST_IN_LINE = 12, 4
@@ -112,9 +112,11 @@ def types_line(analysis: Analysis) -> str:
     the program's own; empty where none is known."""
     more = [one for one in analysis.types if one.count > 0]
     first = more[:MOST_IN_LINE]
-    own = [one for one in more if one.name not in BUILT_IN]
-    if own and own[0] not in first:
-        first[-1] = own[0]
+    runtime = analysis.evidence.runtime
+    kind = "" if runtime is None else runtime.kind
+    own = next((one for one in more if is_own(one.name, kind)), None)
+    if own is not None and own not in first:
+        first[-1] = own
     return ", ".join(
         f"{one.count:+,} {shortened(one.name)}"
         + ("" if one.growth_bytes is None else f" ({size(one.growth_bytes)})")
