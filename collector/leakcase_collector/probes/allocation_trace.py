@@ -28,6 +28,7 @@ _PAIR_NS = (2_000, 4_000)
 #: Of what the target may lose, for watching throughout who maps memory, which few calls do.
 _MAPPINGS_SHARE = 0.2
 _DEFAULT_NS = 120 * NS_PER_SECOND
+_LATE_BEATS = 1.5
 _PREPARED_LATE = (
     "who maps memory, and who makes Python's objects, was watched for less than half of the "
     "capture, if at all: it was too short, or this host too busy. Capture for longer, or when the "
@@ -62,7 +63,7 @@ class AllocationTraceProbe(Probe):
         #: What can wait until something is armed, one a beat.
         self._preparations: list[Callable[[], None]] = []
         self._started_ns = self._prepared_ns = 0
-        self._beats = 0
+        self._sampled_ns = 0
         #: Of windows, and those that stacks and frames after an exec may have.
         self._numbers = count()
         self._free_numbers: Optional[Numbers] = None
@@ -109,7 +110,7 @@ class AllocationTraceProbe(Probe):
         )
 
     def begin(self, context: Context, taken_ns: int) -> None:
-        self._started_ns = context.started_ns
+        self._started_ns = self._sampled_ns = context.started_ns
         self._start(context)
 
     def _start(self, context: Context) -> None:
@@ -239,22 +240,21 @@ class AllocationTraceProbe(Probe):
     def sample(self, context: Context, taken_ns: int) -> None:
         """One piece of work a beat, by turns: the capture's other looks must not wait for long.
 
-        Where a busy host let us miss beats, or begin late, all preparations besides.
+        Where a busy host let us miss a beat, or begin late, all preparations besides.
         """
-        self._beats += 1
-        is_late = monotonic_ns() - self._started_ns > self._beats * context.interval_ns
-        if self._work() and not is_late:
-            return
-        while self._preparations:
-            self._preparations.pop(0)()
-            self._prepared_ns = monotonic_ns()
-            if not is_late:
-                return
+        is_late = monotonic_ns() - self._sampled_ns > _LATE_BEATS * context.interval_ns
+        if not self._work(is_late) or is_late:
+            while self._preparations:
+                self._preparations.pop(0)()
+                self._prepared_ns = monotonic_ns()
+                if not is_late:
+                    break
+        self._sampled_ns = monotonic_ns()
 
-    def _work(self) -> bool:
+    def _work(self, is_late: bool) -> bool:
         """What is due of whoever waits longest; False where nothing is."""
         for place, one in enumerate(self._tracing):
-            if one.step(monotonic_ns()):
+            if one.step(monotonic_ns(), is_late):
                 self._tracing = [*self._tracing[place + 1 :], *self._tracing[: place + 1]]
                 return True
         return False

@@ -125,7 +125,7 @@ def thread_cpu_ns() -> int:
 def own_turns(system: System) -> Optional[tuple[int, int]]:
     """For how long the calling thread ran, and waited for a core while it could have run, ns.
 
-    None where the kernel does not tell (CONFIG_SCHED_INFO; Documentation/scheduler/sched-stats.rst).
+    None where the kernel does not tell (CONFIG_SCHED_INFO; scheduler/sched-stats.rst of its docs).
     """
     try:
         ran_ns, waited_ns = system.read_bytes("/proc/thread-self/schedstat").split()[:2]

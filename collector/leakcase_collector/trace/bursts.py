@@ -88,20 +88,21 @@ class Bursts:
         self._watch = self._watch._replace(prices=prices)
         self._schedule.prices = prices
 
-    def step(self, now_ns: int) -> bool:
+    def step(self, now_ns: int, is_late: bool = False) -> bool:
         """At most one of: undo a window, open one, look at what one left; False if none was due.
 
+        `is_late`: the next beat cannot be relied on, so that nothing may wait for it.
         Where that fails, there are no more windows: nothing may stay armed, or cost unaccounted.
         """
         try:
-            return self._step(now_ns)
+            return self._step(now_ns, is_late)
         except Exception:
             self._lingering = None
             self._schedule.give_up()
             self._watch.tracer.detach()
             raise
 
-    def _step(self, now_ns: int) -> bool:
+    def _step(self, now_ns: int, is_late: bool) -> bool:
         if self._lingering is not None:
             is_due = now_ns >= self._lingering.ended_ns + _LEAST_LINGER_NS
             if is_due:
@@ -127,7 +128,7 @@ class Bursts:
         self._windows += 1
         if not self._wants_to_linger(window):
             self._settle(window)
-        elif self._recorder.interval_ns > 2 * LINGER_NS:
+        elif is_late or self._recorder.interval_ns > 2 * LINGER_NS:
             time.sleep(LINGER_NS / NS_PER_SECOND)
             self._settle(window)
         else:

@@ -88,8 +88,9 @@ class Full:
         """Calls cost so many times what was expected."""
         self._watch = self._watch._replace(prices=self._watch.prices.times(factor))
 
-    def step(self, now_ns: int) -> bool:
-        """Unwind what is new; stop where the target loses too much. Never takes a beat's time."""
+    def step(self, now_ns: int, is_late: bool = False) -> bool:
+        """Unwind what is new; stop where the target loses too much. Never takes a beat's time, late
+        or not."""
         window = self._window
         if not window.ended_ns and not self._is_whole():
             self.finish()

@@ -96,8 +96,8 @@ class ToolTrace:
         except CollectorError as error:
             self._error = error
 
-    def step(self, now_ns: int) -> bool:
-        """Tell what it found as soon as it is through."""
+    def step(self, now_ns: int, is_late: bool = False) -> bool:
+        """Tell what it found as soon as it is through; late or not."""
         if not self._thread.is_alive():
             self._tell()
         return False
