@@ -37,7 +37,7 @@ def actions(
     found = list(_urgent(findings))
     deadline = list(_deadline(findings)) if verdict.status == "leak" else []
     if verdict.status == "undecided":
-        found += _watch(verdict)
+        found += _watch(evidence, verdict)
         if verdict.kind in RUNTIMES_KINDS and verdict.bound is None:
             found += collect_first(evidence)
             found += look_at_types(findings) if verdict.kind == "managed-heap" else ()
@@ -87,7 +87,7 @@ def _deadline(findings: Sequence[Finding]) -> Iterator[tuple[float, Action]]:
         )
 
 
-def _watch(verdict: Verdict) -> Iterator[Action]:
+def _watch(evidence: Evidence, verdict: Verdict) -> Iterator[Action]:
     longer = verdict.watch_longer_seconds or LONGER_SECONDS
     main = verdict.main
     seen = main.growth.window_seconds if main is not None else 0.0
@@ -95,10 +95,24 @@ def _watch(verdict: Verdict) -> Iterator[Action]:
         say(
             "capture again for {span}: {command}",
             span=Span(longer + seen),
-            command=Code(f"leakcase-collect capture PID --duration {_duration(longer + seen)}"),
+            command=Code(_same_capture(evidence, longer + seen)),
         ),
         _why_longer(verdict, seen),
     )
+
+
+def _same_capture(evidence: Evidence, seconds: float) -> str:
+    """The command of this capture, for so long."""
+    levels = () if evidence.header is None else evidence.header.levels
+    asked = ["leakcase-collect capture PID"]
+    if "trace" in levels:
+        asked.append("--trace bursts")
+    if evidence.unreachable is not None:
+        asked.append("--reachability")
+    allowed = [level for level in levels if level in ("read-memory", "trace", "attach")]
+    if allowed:
+        asked.append("--allow " + ",".join(allowed))
+    return " ".join([*asked, f"--duration {_duration(seconds)}"])
 
 
 def _why_longer(verdict: Verdict, seen_seconds: float) -> Sentence:

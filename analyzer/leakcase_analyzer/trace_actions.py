@@ -32,7 +32,8 @@ def look_at_code(findings: Sequence[Finding], kind: str) -> Iterator[Action]:
     if first.frame is not None and first.fate != "early":
         yield _look(first, findings)
     without = first_of_type(findings, NoLines)
-    if without is not None and without.build_id is not None:
+    has_line = first.frame is not None and first.frame.line is not None
+    if without is not None and without.build_id is not None and not has_line:
         yield Action(
             say(
                 "have source lines named: {command}",

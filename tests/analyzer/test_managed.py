@@ -221,6 +221,24 @@ def test_native_blocks_do_not_claim_what_the_collected_heap_grows_by(answer: Ans
     assert beside is not None and not beside.aside and beside.suspects[0].bytes_per_second
 
 
+def test_a_heap_that_fills_pages_it_had_already_is_what_grows(answer: Answer) -> None:
+    own = Source(("os::malloc", "main"), each_window=2)
+    case = growing(runtime="jvm")
+    told(case, 0, 150 * MIB, kept=40 * MIB)
+    told(case, 120, 152 * MIB, kept=40 * MIB + GROWN, collections=60)
+    found = answer(Traced(case, [own]).add()).code
+    assert found is not None and found.aside
+
+
+def test_a_part_never_grows_by_more_than_the_whole(answer: Answer) -> None:
+    case = growing(runtime="jvm")
+    told(case, 0, 10 * MIB, kept=4 * MIB)
+    told(case, 120, 10 * MIB + 10 * GROWN, kept=4 * MIB)
+    reasons = "\n".join(render(reason) for reason in answer(case).verdict.reasons)
+    assert "lie in the heap of jvm" not in reasons
+    assert "the heap of jvm has grown by 458 MiB, and all memory together by" in reasons
+
+
 def test_the_screen_shows_the_classes_that_grow_the_programs_own_among_them(
     answer: Answer,
 ) -> None:
@@ -251,6 +269,7 @@ def test_an_undecided_heap_is_advised_how_to_ask_its_runtime(
     assert analysis.verdict.status == "undecided"
     first, *others = [render(action.what) for action in analysis.actions]
     assert first.startswith("capture again for") and any(command in one for one in others)
+    assert "--allow read-memory --duration" in first, "what was allowed is asked for again"
 
 
 def test_the_runtimes_own_classes_are_not_taken_for_the_programs() -> None:

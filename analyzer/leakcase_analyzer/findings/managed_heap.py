@@ -16,6 +16,8 @@ from leakcase_bundle.records import ManagedClasses, ManagedHeap
 #: Growth below this says nothing about its parts.
 LEAST_GROWTH_BYTES = 256 << 10
 MOST_TYPES, MOST_NAMED = 32, 4
+#: A part that grew by more than this of the whole took the place of something else.
+MORE_THAN_ADDED = 1.5
 #: From this share of the growth on, it is the collected heap that grows.
 MOST_OF_IT = 0.5
 
@@ -111,7 +113,11 @@ def lies_in_collected_heap(evidence: Evidence) -> bool:
     Python's objects come from calls that can be watched, so that its heap is none of these.
     """
     change = _change(evidence)
-    return change is not None and change.is_most
+    if change is None:
+        return False
+    # A heap whose pages are resident already fills up without any growth of its own.
+    fills = change.collections and (change.kept_bytes or 0) >= MOST_OF_IT * change.held_bytes > 0
+    return change.is_most or bool(fills and change.held_bytes >= LEAST_GROWTH_BYTES)
 
 
 def _change(evidence: Evidence) -> ManagedChange | None:
@@ -154,13 +160,21 @@ def _growth_in_words(runtime: str, change: ManagedChange) -> Iterator[Sentence]:
     share = change.share
     if share is None:
         return
-    yield say(
-        "of {held} that were added {size} lie in the heap of {name}: {share}",
-        held=Size(change.held_bytes),
-        size=Size(max(0, change.resident_bytes)),
-        name=Code(runtime),
-        share=Share(share),
-    )
+    if change.resident_bytes > MORE_THAN_ADDED * change.held_bytes:
+        yield say(
+            "the heap of {name} has grown by {size}, and all memory together by {held}",
+            name=Code(runtime),
+            size=Size(change.resident_bytes),
+            held=Size(change.held_bytes),
+        )
+    else:
+        yield say(
+            "of {held} that were added {size} lie in the heap of {name}: {share}",
+            held=Size(change.held_bytes),
+            size=Size(max(0, change.resident_bytes)),
+            name=Code(runtime),
+            share=Share(share),
+        )
     if change.collections and change.kept_bytes is not None:
         yield say(
             "after {count} what outlived them has changed by {size}",
@@ -199,7 +213,7 @@ def _rows(classes: ManagedClasses) -> list[tuple[str, int, int]]:
 
 
 def _first_in_words(types: tuple[TypeGrowth, ...]) -> Sentence:
-    return _in_words(types[0]) if types else say("objects of no class grew")
+    return _in_words(types[0]) if types else say("the objects of no class have become more")
 
 
 def _in_words(one: TypeGrowth) -> Sentence:
