@@ -25,7 +25,7 @@ FOR_LONG_SECONDS = 600
 #: Probes are put in one by one; when so long none was added, all are there.
 _SETTLED_SECONDS = 0.7
 _ARMED_WITHIN_SECONDS = 60
-_ENDED_WITHIN_SECONDS = 30
+_ENDED_WITHIN_SECONDS = 20
 _PROBES = ("anon_inode:[perf_event]", "anon_inode:bpf_link", "anon_inode:bpf-link")
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 SCRIPT = """

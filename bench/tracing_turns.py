@@ -107,7 +107,7 @@ class Turns:
             if tracer.ended:
                 cost.note = "gave up early"
         if tracer.use.was_killed:
-            cost.note = "did not end when told to, was killed"
+            cost.note = "was killed, as it did not end"
         cost.uses.append(tracer.use)
         return traced
 
