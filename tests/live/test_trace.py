@@ -98,7 +98,7 @@ def short(pool: ThreadPoolExecutor, tmp_path_factory: pytest.TempPathFactory) ->
     case = tmp_path_factory.mktemp("short") / "x.leakcase"
 
     def capture() -> Records:
-        with runner.start("small-block-leak", 8) as running:
+        with runner.start("small-block-leak", 12) as running:
             done = collect("capture", running.pid, "--duration", "60s", *FULL, "-o", case)
         assert done.returncode == 4, done.stderr
         sentences(done.stderr)
