@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from leakcase_analyzer.analysis import analyze
 from leakcase_analyzer.own_types import is_own
 from leakcase_analyzer.report.html import html_text
+from leakcase_analyzer.report.json_report import json_text
 from leakcase_analyzer.report.markdown import markdown_text
 from leakcase_analyzer.report.terminal import terminal_text
 from leakcase_analyzer.report.units import render
@@ -210,6 +212,7 @@ def test_native_blocks_do_not_claim_what_the_collected_heap_grows_by(answer: Ans
     analysis = answer(Traced(java(0.95), [own]).add())
     assert analysis.code is not None and analysis.code.aside
     assert [one.bytes_per_second for one in analysis.code.suspects] == [None]
+    assert json.loads(json_text(analysis))["suspects_aside"] is True
     screen = terminal_text(analysis, colour=False, unicode=True)
     assert "os::strdup" not in screen and "allocated in" not in screen
     for page in (markdown_text(analysis), html_text(analysis)):

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from leakcase_analyzer.evidence import Evidence
 from leakcase_analyzer.findings.base import Finding, HeapChange, HeapState, NotSeen, RuledOut, Track
 from leakcase_analyzer.findings.books import Books, Entry, at
+from leakcase_analyzer.findings.managed_heap import lies_in_collected_heap
 from leakcase_analyzer.findings.tracks import anonymous_and_swap, books_of
 from leakcase_analyzer.heap_looks import HeapLook, kept_bytes
 from leakcase_analyzer.sentences import Count, Sentence, Share, Size, Span, say
@@ -43,7 +44,7 @@ def retention(evidence: Evidence) -> Iterator[Finding]:
             weight=0.97,
         )
     if state.change is not None and state.change.held_bytes >= LEAST_GROWTH_BYTES:
-        yield from _growth(state.change)
+        yield from _growth(state.change, lies_in_collected_heap(evidence))
 
 
 def _state(books: Books, last: Entry, held: Track | None) -> HeapState:
@@ -180,9 +181,12 @@ def growth_in_words(change: HeapChange) -> Sentence:
     )
 
 
-def _growth(change: HeapChange) -> Iterator[Finding]:
+def _growth(change: HeapChange, is_collected: bool) -> Iterator[Finding]:
+    """`is_collected`: what grew is known to be a runtime's, and in no book of malloc's."""
     kept = change.kept_bytes
     if not change.covers:
+        if is_collected:
+            return
         yield NotSeen(
             claim=say("what most of the growth consists of"),
             because=say(

@@ -48,6 +48,7 @@ def as_document(analysis: Analysis) -> dict[str, Any]:
             for one in analysis.growing
         ],
         "suspects": [] if code is None else _suspects(code.suspects),
+        "suspects_aside": code is not None and code.aside,
         "passing": [] if code is None else _suspects(code.passing),
         "types": [
             {
