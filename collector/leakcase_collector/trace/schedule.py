@@ -9,7 +9,7 @@ where not even one fits there is none.
 from __future__ import annotations
 
 import random
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping
 from typing import NamedTuple, Optional
 
@@ -119,6 +119,8 @@ class Schedule:
         self._narrow_share: Optional[float] = None
         self._narrow_windows = self._narrow_since_ns = 0
         self._rested_ns = 0
+        #: What the last windows cost after their time was up; most do not linger.
+        self._closing_ns: deque[int] = deque(maxlen=4)
         self._due = window_times(started_ns, duration_ns, random.Random())
 
     @property
@@ -167,7 +169,8 @@ class Schedule:
         if not self._watched_ns:
             return self._first(left_ns)
         likely = self._likely(now_ns)
-        for windows in range(likely, 0, -1):
+        wanted = min(likely, self._most_at_length(now_ns, left_ns))
+        for windows in range(wanted, 0, -1):
             plan = self._affordable(left_ns // windows, windows == 1)
             if plan is not None:
                 if windows < likely:
@@ -192,19 +195,44 @@ class Schedule:
         pace_ns = max((now_ns - self._narrow_since_ns) // self._narrow_windows, 1)
         return min(len(self._due), 1 + max(left_ns, 0) // pace_ns)
 
+    def _most_at_length(self, now_ns: int, left_ns: int) -> int:
+        """As many narrow windows as the budget lets be of full length, or as there would be of
+        whole ones: each costs something beside its time, so that more of them see less."""
+        if self._narrow_share is None:
+            return len(self._due)
+        end_ns = self._started_ns + int(LAST_WINDOW_SHARE * self._duration_ns)
+        usual = max(end_ns - now_ns, 0) // _WINDOW_EVERY_NS + 1
+        length_ns = self._cost_per_second(True) * self._longest_narrow_ns / NS_PER_SECOND
+        return max(usual, int(left_ns / (length_ns + self._fixed_ns)))
+
+    @property
+    def _fixed_ns(self) -> int:
+        """What a window costs beside its time: it is opened and closed, and meanwhile frees are
+        watched."""
+        return self.prices.window_ns + min(self._closing_ns, default=0)
+
+    def _cost_per_second(self, is_narrow: bool) -> float:
+        cost_ns = self.prices.of(self.rates_per_second())
+        if not is_narrow:
+            return cost_ns
+        return cost_ns - self.prices.saved_ns * self._passed_over_per_second()
+
+    def _passed_over_per_second(self) -> float:
+        share = 1.0 if self._narrow_share is None else self._narrow_share
+        return (1 - share) * self._allocations_per_second()
+
     def _affordable(self, cost_ns: int, is_last: bool) -> Optional[WindowPlan]:
         """By its time rather than by its calls: those that come first are not like all others."""
-        left_ns = cost_ns - self.prices.window_ns
+        left_ns = cost_ns - self._fixed_ns
         if left_ns <= 0:
             return None
-        rates, per_second = self.rates_per_second(), self._allocations_per_second()
-        cost_per_second, longest_ns = self.prices.of(rates), self._longest_ns
+        per_second, longest_ns = self._allocations_per_second(), self._longest_ns
         is_narrow = self._is_narrow_next
-        if is_narrow and self._narrow_share is not None:
-            passed_over = (1 - self._narrow_share) * per_second
-            per_second, longest_ns = per_second - passed_over, self._longest_narrow_ns
-            cost_per_second -= self.prices.saved_ns * passed_over
-        duration_ns = int(min(NS_PER_SECOND * left_ns / max(cost_per_second, 1e-9), longest_ns))
+        if is_narrow:
+            per_second -= self._passed_over_per_second()
+            longest_ns = self._longest_narrow_ns
+        cost_per_second = max(self._cost_per_second(is_narrow), 1e-9)
+        duration_ns = int(min(NS_PER_SECOND * left_ns / cost_per_second, longest_ns))
         calls = per_second * duration_ns / NS_PER_SECOND
         enough = FEWEST_CALLS if is_last else MANY_CALLS
         if duration_ns < min(SHORT_NS, longest_ns) and calls < enough:
@@ -241,6 +269,7 @@ class Schedule:
         self._due = [max(due, self._rested_ns) for due in self._due]
         cost_ns = int(self.prices.window_ns + self.prices.of(all_calls, passed_over))
         self.spent_ns += cost_ns
+        self._closing_ns.append(int(self.prices.of(all_calls) - self.prices.of(calls)))
         self._calls.update(calls)
         self._calls[self.prices.dearest] += passed_over
         if self._narrow_share is not None:
