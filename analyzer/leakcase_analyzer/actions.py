@@ -95,21 +95,23 @@ def _watch(evidence: Evidence, verdict: Verdict) -> Iterator[Action]:
         say(
             "capture again for {span}: {command}",
             span=Span(longer + seen),
-            command=Code(_same_capture(evidence, longer + seen)),
+            command=Code(_same_capture(evidence, verdict.kind, longer + seen)),
         ),
         _why_longer(verdict, seen),
     )
 
 
-def _same_capture(evidence: Evidence, seconds: float) -> str:
-    """The command of this capture, for so long."""
-    levels = () if evidence.header is None else evidence.header.levels
+def _same_capture(evidence: Evidence, kind: str, seconds: float) -> str:
+    """The command of this capture, for so long; a collected heap's counters are read as well."""
+    levels = set(() if evidence.header is None else evidence.header.levels)
+    if kind == "managed-heap":
+        levels.add("read-memory")
     asked = ["leakcase-collect capture PID"]
     if "trace" in levels:
         asked.append("--trace bursts")
     if evidence.unreachable is not None:
         asked.append("--reachability")
-    allowed = [level for level in levels if level in ("read-memory", "trace", "attach")]
+    allowed = [level for level in ("read-memory", "trace", "attach") if level in levels]
     if allowed:
         asked.append("--allow " + ",".join(allowed))
     return " ".join([*asked, f"--duration {_duration(seconds)}"])
