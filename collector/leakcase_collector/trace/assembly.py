@@ -86,6 +86,7 @@ class Assembly:
         """
         self._target = target
         self._throughout = Until(None if left_seconds is None else left_seconds + _SPARE_SECONDS)
+        self._blocks_until = self._throughout if mode == "full" else _WINDOWS
         self._may_read = read_file is not None
         self._python = python
         self._tracers: list[AllocationTracer] = []
@@ -104,7 +105,7 @@ class Assembly:
                     calls,
                     limits=limits,
                     python=python is not None,
-                    until=self._throughout if mode == "full" else _WINDOWS,
+                    until=self._blocks_until,
                 )  # fmt: skip
             )
             self._tracers = [tracer]
@@ -141,7 +142,7 @@ class Assembly:
             points = find_object_points(self._points, self._python.image, memory)
         if not points:
             return None
-        tracer = self._tracer(points, _OBJECTS, _WINDOWS)
+        tracer = self._tracer(points, _OBJECTS, self._blocks_until)
         return self._watch("python-objects", tracer, points, ObjectReader)
 
     def mappings(self) -> Optional[Watch]:
