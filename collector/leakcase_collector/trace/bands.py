@@ -20,7 +20,7 @@ _GROWTH_SHARE = 0.9
 #: Of all allocations, what it holds at most: else too little is saved.
 _MOST_CALLS = 0.5
 #: More chunks by so many times the square root of their number are no chance.
-_SURE = 3.0
+_SURE = 2.0
 _LOOKS_MAX = 16
 #: A census that could not make sense of more than this says too little of single sizes.
 _SKIPPED_SHARE = 0.01
