@@ -13,6 +13,7 @@ from leakcase_analyzer.findings.suspect import Suspect, Suspects
 from leakcase_analyzer.report.code_tables import callers_line
 from leakcase_analyzer.report.json_report import json_text
 from leakcase_analyzer.report.markdown import markdown_text
+from leakcase_analyzer.report.terminal import terminal_text
 from leakcase_analyzer.report.units import render
 from leakcase_bundle import records as kinds
 from leakcase_bundle.strings import PathToken, SymbolToken
@@ -687,3 +688,24 @@ def test_a_heap_that_grows_with_no_allocation_is_said_to_grow_otherwise(tmp_path
     assert "not one allocation was seen: what grows is made otherwise" in reasons(
         answer(case, tmp_path)
     )
+
+
+# --- where stacks meet ----------------------------------------------------------------------------
+
+
+def test_what_many_functions_allocate_for_one_is_told_with_that_one(tmp_path: Path) -> None:
+    copies = [
+        Source((f"copy_{part}", "keep_copy", "handle", "main"), each_window=each)
+        for part, each in (("list", 90), ("node", 70), ("text", 40))
+    ]
+    analysis = answer(Traced(growing(), copies).add(), tmp_path)
+    told = "100 % of what stays is asked for by way of keep_copy (worker)"
+    assert told in terminal_text(analysis, colour=False, unicode=True)
+    assert told.replace("keep_copy (worker)", "`keep_copy (worker)`") in markdown_text(analysis)
+
+
+def test_where_stacks_meet_is_not_told_where_it_says_nothing(tmp_path: Path) -> None:
+    alone = answer(Traced(growing(), [LEAK, CHURN]).add(), tmp_path)
+    apart = [Source((name, "main"), each_window=50) for name in ("one", "other")]
+    for analysis in (alone, answer(Traced(growing(), apart).add(), tmp_path)):
+        assert "by way of" not in terminal_text(analysis, colour=False, unicode=True)

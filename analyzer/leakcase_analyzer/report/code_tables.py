@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from leakcase_analyzer.analysis import Analysis
 from leakcase_analyzer.code_names import in_full, place, readable, whence
 from leakcase_analyzer.findings.suspect import Suspect
+from leakcase_analyzer.meeting_point import meeting_point
 from leakcase_analyzer.report.units import PLAIN, Style, share, shortened, size, size_rate, span
 from leakcase_analyzer.series.survival import Curve
 
@@ -106,6 +109,15 @@ def callers_line(one: Suspect, width: int) -> str:
             return line + ", …" if line else longer[: width - 1] + "…"
         line = longer
     return line
+
+
+def meeting_line(suspects: Sequence[Suspect], style: Style = PLAIN) -> str | None:
+    """Where the stacks of several suspects meet; None where that says nothing."""
+    found = meeting_point(suspects)
+    if found is None:
+        return None
+    frame, of_all = found
+    return f"{share(of_all)} of what stays is asked for by way of {style.name(in_full(frame))}"
 
 
 def stack_lines(one: Suspect) -> list[str]:

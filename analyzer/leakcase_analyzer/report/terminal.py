@@ -13,6 +13,7 @@ from leakcase_analyzer.heap_reasons import TELLING_SHARE
 from leakcase_analyzer.report.chart import bar, share_line, sparkline
 from leakcase_analyzer.report.code_tables import (
     callers_line,
+    meeting_line,
     rate_of,
     survival_end,
     suspect_name,
@@ -165,6 +166,9 @@ def _code(analysis: Analysis, unicode: bool) -> _Section:
         callers = callers_line(one, WIDTH - len(_INDENT) - len(alive))
         lines += [(_INDENT + alive + callers).rstrip("; ")] if alive or callers else []
         section.entries.append(lines)
+    meeting = meeting_line(found.suspects)
+    if meeting is not None:
+        section.entries[0] = [*_wrapped(meeting, "  ", "  "), *section.entries[0]]
     return section
 
 

@@ -14,7 +14,13 @@ from markupsafe import Markup
 
 from leakcase_analyzer.analysis import Analysis
 from leakcase_analyzer.report import facts
-from leakcase_analyzer.report.code_tables import calls_line, stack_lines, suspect_name, suspect_rows
+from leakcase_analyzer.report.code_tables import (
+    calls_line,
+    meeting_line,
+    stack_lines,
+    suspect_name,
+    suspect_rows,
+)
 from leakcase_analyzer.report.heap_tables import (
     arena_rows,
     heap_line,
@@ -113,6 +119,7 @@ def _code(analysis: Analysis, page: Page) -> dict[str, Any] | None:
         return None
     return {
         "claim": page.sentence(found.claim),
+        "meeting": Markup(meeting_line(found.suspects, page.style) or ""),
         "aside": ASIDE if found.aside else "",
         "calls": calls_line(analysis),
         "rows": [
