@@ -29,6 +29,8 @@ _PAIR_NS = (2_000, 4_000)
 _MAPPINGS_SHARE = 0.2
 _DEFAULT_NS = 120 * NS_PER_SECOND
 _LATE_BEATS = 1.5
+#: Of the capture; in a short one there are windows at most beats.
+_PREPARED_BY_SHARE = 0.1
 _PREPARED_LATE = (
     "who maps memory, and who makes Python's objects, was watched for less than half of the "
     "capture, if at all: it was too short, or this host too busy. Capture for longer, or when the "
@@ -240,10 +242,14 @@ class AllocationTraceProbe(Probe):
     def sample(self, context: Context, taken_ns: int) -> None:
         """One piece of work a beat, by turns: the capture's other looks must not wait for long.
 
-        Where a busy host let us miss a beat, or begin late, all preparations besides.
+        Preparations that are overdue come besides, all of them where a busy host let us miss a
+        beat, or begin late.
         """
-        is_late = monotonic_ns() - self._sampled_ns > _LATE_BEATS * context.interval_ns
-        if not self._work(is_late) or is_late:
+        now_ns = monotonic_ns()
+        is_late = now_ns - self._sampled_ns > _LATE_BEATS * context.interval_ns
+        whole_ns = self._options.duration_ns or _DEFAULT_NS
+        is_overdue = is_late or now_ns - self._started_ns > _PREPARED_BY_SHARE * whole_ns
+        if not self._work(is_late) or is_overdue:
             while self._preparations:
                 self._preparations.pop(0)()
                 self._prepared_ns = monotonic_ns()
