@@ -200,6 +200,7 @@ def test_the_function_that_leaks_is_named_first(subject: Subject, looks: Looks) 
     lacked_at_most_time(seen)
     if not seen.answer["suspects"]:
         # So busy a machine that next to nothing was watched: then that is what is said.
+        print(subject.name, "no time")
         assert seen.gaps == [("no-time", None)], "\n".join(seen.said)
         assert any("no time" in one["because"] for one in seen.answer["not_seen"])
         return
