@@ -20,7 +20,7 @@ from tests.live.collecting import COLLECT, of_kind, read
 from tests.live.tracer_targets import FEW, SOURCE, Counted, points
 
 pytestmark = [pytest.mark.live, needs_bpf]
-SECONDS = 20.0
+SECONDS = 40.0
 
 
 @pytest.fixture(scope="module")
@@ -92,15 +92,15 @@ def test_full_tracing_that_is_stopped_is_undone_and_tells_what_it_saw_until_then
 ) -> None:
     case, target = tmp_path / "stopped.leakcase", watched.target
     with traced(watched, "full", case) as collector:
-        time.sleep(0.5)  # It still takes its first stacks.
+        time.sleep(0.3)  # It still takes its first stacks.
         target.tell("leak 50 4000")
-        time.sleep(1)
+        time.sleep(0.6)
         collector.send_signal(signal.SIGSTOP)
         target.tell("leak 7 4000")
         wait_until(watched.is_clean)
         target.tell("leak 9 4000")
         collector.send_signal(signal.SIGCONT)
-        time.sleep(0.5)
+        time.sleep(0.3)
         assert watched.is_clean()
     records, reader = read(case)
     assert reader.complete
