@@ -99,7 +99,10 @@ def kind_of(evidence: Evidence, findings: Sequence[Finding], main: Trend) -> Kin
     malloc = sum(shares.get(kind, 0.0) for kind in MALLOC_KINDS)
     runtime = evidence.runtime
     collected = runtime is not None and runtime.kind in COLLECTED_RUNTIMES
-    if collected and native_blocks_explain(evidence, main.track):
+    managed = first_of_type(findings, ManagedState)
+    # The runtime's own count of its heap says more than some windows of native calls.
+    counted = managed is not None and managed.change is not None and managed.change.is_most
+    if collected and not counted and native_blocks_explain(evidence, main.track):
         return KindFound("heap", (NATIVE_BLOCKS,))
     if sum(shares.get(kind, 0.0) for kind in STACK_KINDS) < 0.5:
         found = _by_books(findings, collected)

@@ -233,6 +233,32 @@ def test_a_heap_that_fills_pages_it_had_already_is_what_grows(answer: Answer) ->
     assert found is not None and found.aside
 
 
+def test_native_code_is_set_aside_only_where_the_answer_is_the_collected_heap(
+    answer: Answer,
+) -> None:
+    leaks = Source(("grow", "main"), each_window=1200)  # as fast as memory grows
+
+    def filling() -> Capture:
+        case = growing(runtime="jvm")
+        told(case, 0, 150 * MIB, kept=40 * MIB)
+        told(case, 120, 150 * MIB, kept=40 * MIB + GROWN, collections=60)
+        return case
+
+    in_books = filling()
+    see(in_books, 0, Heap(in_use=5 * MIB))
+    see(in_books, 120, Heap(in_use=5 * MIB + GROWN))
+    few = replace(leaks, each_window=2)
+    for case, source, kind in (
+        (filling(), leaks, "heap"),
+        (in_books, few, "heap"),
+        (java(0.95), leaks, "managed-heap"),
+    ):
+        analysis = answer(Traced(case, [source]).add())
+        assert analysis.verdict.kind == kind
+        assert analysis.code is not None
+        assert analysis.code.aside == (kind == "managed-heap")
+
+
 def test_a_part_never_grows_by_more_than_the_whole(answer: Answer) -> None:
     case = growing(runtime="jvm")
     told(case, 0, 10 * MIB, kept=4 * MIB)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from leakcase_analyzer.evidence import Evidence
 from leakcase_analyzer.findings.base import Finding, ObjectTypes, Observation, TypeGrowth
 from leakcase_analyzer.findings.books import at
+from leakcase_analyzer.findings.native_growth import native_blocks_explain
 from leakcase_analyzer.findings.tracks import anonymous_and_swap
 from leakcase_analyzer.heap_looks import NOTHING, Amount
 from leakcase_analyzer.sentences import Code, Count, Name, Sentence, Share, Size, say
@@ -107,17 +108,26 @@ def _native_growth(evidence: Evidence) -> Iterator[Finding]:
         )
 
 
-def lies_in_collected_heap(evidence: Evidence) -> bool:
+def lies_in_collected_heap(evidence: Evidence, in_malloc_bytes: float = 0.0) -> bool:
     """Whether most of the growth is of a collected heap, by the runtime's own figures.
 
-    Python's objects come from calls that can be watched, so that its heap is none of these.
+    `in_malloc_bytes`: what malloc's blocks in use grew by. Python's objects come from calls that
+    can be watched, so that its heap is none of these.
     """
     change = _change(evidence)
     if change is None:
         return False
-    # A heap whose pages are resident already fills up without any growth of its own.
-    fills = change.collections and (change.kept_bytes or 0) >= MOST_OF_IT * change.held_bytes > 0
-    return change.is_most or bool(fills and change.held_bytes >= LEAST_GROWTH_BYTES)
+    if change.is_most:
+        return change.resident_bytes > in_malloc_bytes
+    # A heap whose pages are resident already fills up without any growth of its own; but then it
+    # is what grows only where nothing else is seen to.
+    least = MOST_OF_IT * change.held_bytes
+    fills = bool(change.collections) and (change.kept_bytes or 0) >= least > in_malloc_bytes
+    return (
+        fills
+        and change.held_bytes >= LEAST_GROWTH_BYTES
+        and not native_blocks_explain(evidence, anonymous_and_swap(evidence))
+    )
 
 
 def _change(evidence: Evidence) -> ManagedChange | None:

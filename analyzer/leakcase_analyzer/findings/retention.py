@@ -44,7 +44,8 @@ def retention(evidence: Evidence) -> Iterator[Finding]:
             weight=0.97,
         )
     if state.change is not None and state.change.held_bytes >= LEAST_GROWTH_BYTES:
-        yield from _growth(state.change, lies_in_collected_heap(evidence))
+        is_collected = lies_in_collected_heap(evidence, state.change.in_use_bytes)
+        yield from _growth(state.change, is_collected)
 
 
 def _state(books: Books, last: Entry, held: Track | None) -> HeapState:

@@ -48,7 +48,8 @@ def survivors(evidence: Evidence) -> Iterator[Finding]:
     tracing = evidence.tracing
     if not tracing.windows:
         return
-    aside = lies_in_collected_heap(evidence)
+    books = heap_change(evidence)
+    aside = lies_in_collected_heap(evidence, 0.0 if books is None else books.in_use_bytes)
     growth = None if aside else growth_behind(evidence)
     told = [one for one in tracing.windows if one.outstanding]
     all_blocks = [one for one in told if not one.maps]
