@@ -259,6 +259,16 @@ def test_native_code_is_set_aside_only_where_the_answer_is_the_collected_heap(
         assert analysis.code.aside == (kind == "managed-heap")
 
 
+def test_it_is_not_said_that_memory_does_not_rise_where_the_collected_heap_does(
+    answer: Answer,
+) -> None:
+    busy = Source(("work", "main"), each_window=12_000)
+    analysis = answer(Traced(java(0.95), [busy], looks=(2, 5)).add())
+    assert analysis.code is not None and analysis.code.aside
+    said = [analysis.code.claim, *(one.because for one in analysis.not_seen)]
+    assert not any("does not rise" in render(one) for one in said)
+
+
 def test_a_part_never_grows_by_more_than_the_whole(answer: Answer) -> None:
     case = growing(runtime="jvm")
     told(case, 0, 10 * MIB, kept=4 * MIB)

@@ -53,7 +53,8 @@ def survivors(evidence: Evidence) -> Iterator[Finding]:
     growth = None if aside else growth_behind(evidence)
     told = [one for one in tracing.windows if one.outstanding]
     all_blocks = [one for one in told if not one.maps]
-    found = _of_bursts(evidence, tracing, growth) or outstanding(tracing, all_blocks, growth)
+    found = _of_bursts(evidence, tracing, growth, aside)
+    found = found or outstanding(tracing, all_blocks, growth)
     if not (aside and found is not None):
         found = with_mappings(found, mappings(evidence, [one for one in told if one.maps], growth))
     if found is not None:
@@ -74,7 +75,9 @@ def growth_behind(evidence: Evidence) -> float | None:
     return rate if rate is not None and rate > 0 else None
 
 
-def _of_bursts(evidence: Evidence, tracing: Tracing, growth: float | None) -> Suspects | None:
+def _of_bursts(
+    evidence: Evidence, tracing: Tracing, growth: float | None, aside: bool
+) -> Suspects | None:
     windows = [one for one in tracing.windows if not one.outstanding and not one.maps]
     if not windows or all(one.total.mode == "full" for one in windows):
         return None
@@ -83,7 +86,8 @@ def _of_bursts(evidence: Evidence, tracing: Tracing, growth: float | None) -> Su
     states = window_states(evidence, windows)
     staying = {id(fate): _staying(fate) for fate in found}
     in_work: list[Suspect] = []
-    if growth is None and basis == "survivors" and not takes_in(evidence, sum(staying.values())):
+    steady = growth is None and not aside  # Else memory does rise, if by what nobody watched.
+    if steady and basis == "survivors" and not takes_in(evidence, sum(staying.values())):
         early = [one for one in found if _may_be_in_work(one)]
         in_work = [_suspect(one, tracing, windows, states, None, None, 0.0) for one in early]
         found = [one for one in found if not _may_be_in_work(one)]
