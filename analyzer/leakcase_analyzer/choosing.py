@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from leakcase_analyzer.findings.base import Bound, Finding, Trend
 from leakcase_analyzer.findings.managed_heap import ManagedState
+from leakcase_analyzer.findings.tracks import LEAST_COLLECTIONS
 from leakcase_analyzer.kinds import (
     KindFound,
     first_of_type,
@@ -22,7 +23,6 @@ from leakcase_analyzer.kinds import (
 from leakcase_analyzer.sentences import Count, Sentence, Size, say
 from leakcase_analyzer.series.confidence import confidence
 from leakcase_analyzer.series.growth import FULL_WINDOW_SECONDS, WATCH_FACTOR, Status
-from leakcase_analyzer.series.persistence import LEAST_COLLECTIONS
 
 #: A program needs memory beside what it bounds: from this share of a bound on it is reached, and
 #: up to this much beyond it, it holds.
