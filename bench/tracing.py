@@ -184,13 +184,14 @@ def row(name: str, cost: Cost) -> str:
 def judge(table: Table, load: Load, costs: dict[str, Cost]) -> None:
     """Ours against its budgets."""
     bursts = costs.get("bursts")
-    if bursts is None or not bursts.attach_seconds or load.limit_percent is None:
+    if bursts is None or not bursts.ratios or load.limit_percent is None:
         return
     for how, ratios in (("whole captures", bursts.ratios), ("its windows", bursts.by_windows)):
         percent = 100 * (statistics.median(ratios) - 1)
         table.add(f"bursts, {load.what}, {how}", percent, load.limit_percent, "% more")
-    table.add("... the first probe, from when tracing began",
-              statistics.median(bursts.attach_seconds), 0.3, "s")  # fmt: skip
+    if bursts.attach_seconds:
+        table.add("... the first probe, from when tracing began",
+                  statistics.median(bursts.attach_seconds), 0.3, "s")  # fmt: skip
     table.add("... collector's peak RSS", bursts.middle("rss_mb"), 40, "MB")
 
 
