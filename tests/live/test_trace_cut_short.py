@@ -7,13 +7,15 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from leakcase_bundle.records import Gap, TraceOutstanding, TraceSurvival, TraceWindow
+from tests.collector.system import started
 from tests.collector.system.compiled import compiled
 from tests.live.bpf_things import children, needs_bpf
 from tests.live.collecting import COLLECT, of_kind, read
@@ -21,19 +23,13 @@ from tests.live.tracer_targets import FEW, SOURCE, Counted, points
 
 pytestmark = [pytest.mark.live, needs_bpf]
 SECONDS = 40.0
+wait_until = partial(started.wait_until, seconds=SECONDS)
 
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> str:
     flags = ["-O2", "-fomit-frame-pointer", "-fno-builtin", "-pthread"]
     return compiled(tmp_path_factory.mktemp("counted"), "counted", SOURCE.read_text(), flags)
-
-
-def wait_until(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 class Watched:

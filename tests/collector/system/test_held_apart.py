@@ -7,12 +7,16 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from leakcase_collector.errors import LimitReached, NotPermitted
 from leakcase_collector.system.held_apart import HeldApart, Until
+from tests.collector.system import started
+
+wait_until = partial(started.wait_until, seconds=10)
 
 
 def holding(place: Path) -> Callable[[ExitStack], None]:
@@ -23,13 +27,6 @@ def holding(place: Path) -> Callable[[ExitStack], None]:
         undo.callback(place.unlink)
 
     return set_up
-
-
-def wait_until(is_so: Callable[[], bool], seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_it_is_there_until_released_and_then_gone(tmp_path: Path) -> None:
@@ -65,10 +62,10 @@ def test_one_that_hangs_is_left_to_itself_and_undoes_what_it_did_all_the_same(
         holding(place)(undo)
         wait_until(went_on.exists)
 
-    started = time.monotonic()
+    began = time.monotonic()
     with pytest.raises(LimitReached, match="could not set up") as refused:
         HeldApart(set_up, patience_seconds=0.1)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - began < 5
     assert refused.value.gap_detail == "uprobe"
     assert place.exists()
     went_on.touch()
