@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from leakcase_bundle.records import TraceWindow
@@ -20,9 +22,10 @@ SYSTEM = System()
 
 
 @pytest.fixture(scope="module")
-def leaking() -> runner.Running:
+def leaking() -> Iterator[runner.Running]:
     runner.build()
-    return runner.start("small-block-leak", 60)
+    with runner.start("small-block-leak", 60) as running:
+        yield running
 
 
 def watched_after_a_beat(pid: int, late_seconds: float) -> tuple[RecordingContext, set[str]]:
@@ -44,9 +47,8 @@ def watched_after_a_beat(pid: int, late_seconds: float) -> tuple[RecordingContex
 
 
 def test_who_begins_late_watches_mappings_from_the_first_beat_on(leaking: runner.Running) -> None:
-    with leaking:
-        on_time, early = watched_after_a_beat(leaking.pid, 0)
-        late, all_kinds = watched_after_a_beat(leaking.pid, 60)
+    on_time, early = watched_after_a_beat(leaking.pid, 0)
+    late, all_kinds = watched_after_a_beat(leaking.pid, 60)
     assert early == {"allocator"}
     assert all_kinds == {"allocator", "mappings"}
     # Who watched mappings for less than half of the capture says so, as does who did not at all.
