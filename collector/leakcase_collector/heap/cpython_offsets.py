@@ -22,8 +22,10 @@ _SHAPES = {0x030D: ((3, 13, 9, 6, 10), 27, 4, 12), 0x030E: ((3, 16, 9, 8, 11), 3
 _WORDS_MAX = 96
 #: As much of _PyRuntime as holds all that is read.
 OFFSETS_BYTES = _HEAD.size + 8 * _WORDS_MAX
-#: No structure of these is larger up to the last field that is read.
-_OFFSET_LIMIT = 1 << 20
+#: No structure of these is larger up to the last field that is read, but for the two large ones.
+#: Of a frame no more is copied at an event, nor read.
+_LIMITS_BYTES = {"thread": 4096, "frame": 112, "code": 4096}
+_LARGE_BYTES = 1 << 20
 
 
 class PublishedOffsets(NamedTuple):
@@ -94,6 +96,10 @@ def published_offsets(
         collector[0],
         collector[1],
     )
-    if max(found) >= _OFFSET_LIMIT:
+    if not all(map(_is_likely, found._fields, found)):
         raise refusal("its own description of itself is damaged")
     return found
+
+
+def _is_likely(name: str, offset: int) -> bool:
+    return offset + 8 <= _LIMITS_BYTES.get(name.partition("_")[0], _LARGE_BYTES)

@@ -22,6 +22,7 @@ from leakcase_collector.errors import (
 )
 from leakcase_collector.heap.cpython import count_objects
 from leakcase_collector.heap.cpython_blocks import ResidentBlocks
+from leakcase_collector.heap.cpython_layout import layout_of
 from leakcase_collector.heap.cpython_pools import parse_header
 from leakcase_collector.heap.cpython_runtime import PythonImage, find_collector
 from leakcase_collector.heap.cpython_types import TypeTable
@@ -62,9 +63,13 @@ class RecordedMemory:
         return [(low, high)] if low < high else []
 
 
-def collector_of(runtime: bytes) -> None:
+def image_of(runtime: bytes) -> tuple[PythonImage, ResidentBlocks]:
     image = PythonImage("/usr/bin/python3", BASE, len(runtime), BASE, None)
-    find_collector(image, ResidentBlocks(RecordedMemory(runtime)))
+    return image, ResidentBlocks(RecordedMemory(runtime))
+
+
+def collector_of(runtime: bytes) -> None:
+    find_collector(*image_of(runtime))
 
 
 def debug_offsets(version: int, free_threaded: int) -> bytes:
@@ -89,6 +94,15 @@ def test_a_damaged_description_of_itself_is_refused(
 ) -> None:
     with pytest.raises(NotSupported, match=reason):
         collector_of(debug_offsets(version, 0)[:24] + words * 8192)
+
+
+@pytest.mark.parametrize("word", [20, 26, 32], ids=["thread", "frame", "code"])
+def test_an_offset_that_no_structure_of_its_kind_has_is_refused(word: int) -> None:
+    words = [0] * 96
+    words[word] = 70_000
+    content = debug_offsets(0x030D00F0, 0)[:24] + struct.pack("=96Q", *words)
+    with pytest.raises(NotSupported, match="damaged"):
+        layout_of(*image_of(content))
 
 
 @pytest.mark.parametrize("content", [bytes(1464), bytes(200_000), b"\x08" * 4096, b""])
