@@ -8,10 +8,10 @@ from leakcase_analyzer.findings.base import ObjectTypes, TypeGrowth
 BUILT_IN = frozenset(
     """dict list tuple set frozenset str bytes bytearray int float complex bool function method cell
     type code frame generator coroutine weakref property module object traceback mappingproxy
-    builtin_function_or_method method-wrapper wrapper_descriptor staticmethod classmethod
-    byte[] char[] int[] long[] short[] boolean[]
-    float[] double[]""".split()
+    builtin_function_or_method method-wrapper wrapper_descriptor staticmethod classmethod""".split()
 )
+#: Java's, of which there are arrays of arrays as well.
+PRIMITIVES = frozenset("boolean byte char double float int long short".split())
 OF_THE_JDK = ("java.", "javax.", "jdk.", "sun.", "com.sun.")
 #: Types of Python that its collector does not track: no list of all objects holds them.
 UNTRACKED = frozenset({"str", "bytes", "int", "float", "complex", "bool", "bytearray"})
@@ -20,9 +20,10 @@ OWN_SHARE = 0.02
 
 def is_own(name: str, runtime: str) -> bool:
     """Whether a type is none of its runtime's. Of Python's types those in C bear their module."""
-    if name in BUILT_IN or (runtime == "jvm" and name.startswith(OF_THE_JDK)):
-        return False
-    return not (runtime == "cpython" and "." in name)
+    if runtime == "jvm":
+        element = name.rstrip("[]")
+        return not (element in PRIMITIVES or element.startswith(OF_THE_JDK))
+    return name not in BUILT_IN and not (runtime == "cpython" and "." in name)
 
 
 def own_type(types: ObjectTypes) -> TypeGrowth | None:
