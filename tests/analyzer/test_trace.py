@@ -666,7 +666,7 @@ def test_the_report_says_how_often_the_allocator_is_called_and_what_watching_all
     )
     assert line in markdown_text(answer(case, tmp_path))
     case.extra[-1] = replace(case.extra[-1], calls=[0, 0, 0])
-    assert "The allocator is not called itself" in markdown_text(answer(case, tmp_path))
+    assert "The allocator " not in markdown_text(answer(case, tmp_path)), "it was, in the windows"
 
 
 def test_a_tool_that_stood_in_is_named_with_what_it_cannot_show(tmp_path: Path) -> None:

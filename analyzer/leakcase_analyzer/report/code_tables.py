@@ -53,7 +53,8 @@ def survival_end(found: Curve) -> str:
 
 
 def calls_line(analysis: Analysis) -> str | None:
-    """What to say of the allocator: how often it is called, and what watching all would cost."""
+    """What to say of the allocator: how often it is called, and what watching all would cost; None
+    where that was not seen."""
     rates = analysis.evidence.tracing.rates
     if not rates or not rates[-1][1].window_ns:
         return None
@@ -62,7 +63,7 @@ def calls_line(analysis: Analysis) -> str | None:
     calls = sorted(zip(last.calls, last.calls_of, strict=True), reverse=True)
     parts = [f"{shortened(call)} {number / seconds:,.0f}" for number, call in calls if number]
     if not parts:
-        return "is not called itself: its blocks are cut from larger ones"
+        return None
     line = "is called this often a second: " + ", ".join(parts[:MOST_CALLS])
     if last.predicted_slowdown_ppm is not None:
         line += (
