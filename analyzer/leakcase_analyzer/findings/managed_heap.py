@@ -181,7 +181,7 @@ def _growth_in_words(runtime: str, change: ManagedChange) -> Iterator[Sentence]:
         yield say(
             "of {held} that were added {size} lie in the heap of {name}: {share}",
             held=Size(change.held_bytes),
-            size=Size(max(0, change.resident_bytes)),
+            size=Size(min(max(0, change.resident_bytes), change.held_bytes)),
             name=Code(runtime),
             share=Share(share),
         )
