@@ -14,6 +14,8 @@ from leakcase_analyzer.sentences import Count, Name, Sentence, Share, Size, say
 MOST_TYPES = 32
 #: Types in words: the first, and so many more.
 MOST_NAMED = 4
+#: But for those that grew by less than this of what the first did.
+WORTH_NAMING = 0.01
 #: Less growth than this is noise of any interpreter at work.
 LEAST_GROWTH_BYTES = 64 << 10
 #: Of what a type had at first nothing is known where it was not among the listed ones; it counts
@@ -40,9 +42,12 @@ def object_types(evidence: Evidence) -> Iterator[Finding]:
     grown = _growth_bytes(first, last)
     yield ObjectTypes(
         claim=_claim(types, grown),
-        evidence_for=tuple(_sentence(one) for one in types[1:MOST_NAMED])
-        if grown >= LEAST_GROWTH_BYTES
-        else (),
+        evidence_for=tuple(
+            _sentence(one)
+            for one in types[1:MOST_NAMED]
+            if grown >= LEAST_GROWTH_BYTES
+            and one.growth_bytes >= WORTH_NAMING * types[0].growth_bytes
+        ),
         types=types,
         share=_share(evidence, first, last, grown),
         could_hold_all=_could_hold_all(evidence, grown),
