@@ -109,7 +109,7 @@ def kind_of(evidence: Evidence, findings: Sequence[Finding], main: Trend) -> Kin
         if found is not None:
             return found
     if runtime is not None and collected and malloc < 0.5:
-        return _managed(runtime.kind)
+        return _managed(runtime.kind, None if managed is None else managed.change)
     return _native(evidence, shares, malloc)
 
 
@@ -153,17 +153,17 @@ def _by_books(findings: Sequence[Finding], collected: bool) -> KindFound | None:
 def _managed_growth(state: ManagedState, change: ManagedChange) -> KindFound:
     if change.is_confirmed:
         return KindFound("managed-heap", state.evidence_for)
-    return KindFound(
-        "managed-heap",
-        state.evidence_for,
-        (
-            NotSeen(
-                claim=say("how much of it the collector could free"),
-                because=say("no collection was seen that left that much"),
-                effect=say("a heap that has not been collected yet looks like a leak"),
-            ),
-        ),
-        weight=0.6,
+    return KindFound("managed-heap", state.evidence_for, (_could_be_freed(change),), weight=0.6)
+
+
+def _could_be_freed(change: ManagedChange | None) -> NotSeen:
+    known = change is not None and change.collections and change.kept_bytes is not None
+    return NotSeen(
+        claim=say("how much of it the collector could free"),
+        because=say("no collection was seen that left that much")
+        if known
+        else say("no figure from after a collection is part of this case"),
+        effect=say("a heap that has not been collected yet looks like a leak"),
     )
 
 
@@ -201,19 +201,11 @@ def _shares(findings: Sequence[Finding]) -> dict[str, float]:
     return {part.kind: part.share for part in found[0].regions} if found else {}
 
 
-def _managed(runtime: str) -> KindFound:
-    return KindFound(
-        "managed-heap",
-        (say("the process runs {runtime}, whose heap is such memory", runtime=Code(runtime)),),
-        (
-            NotSeen(
-                claim=say("how much of it the collector could free"),
-                because=say("no figure from after a collection is part of this case"),
-                effect=say("a heap that has not been collected yet looks like a leak"),
-            ),
-        ),
-        weight=0.6,
-    )
+def _managed(runtime: str, change: ManagedChange | None) -> KindFound:
+    because = say("the process runs {runtime}, whose heap is such memory", runtime=Code(runtime))
+    if change is not None and change.fills:
+        return KindFound("managed-heap", (because,))
+    return KindFound("managed-heap", (because,), (_could_be_freed(change),), weight=0.6)
 
 
 def _native(evidence: Evidence, shares: dict[str, float], malloc: float) -> KindFound:

@@ -228,10 +228,14 @@ def test_native_blocks_do_not_claim_what_the_collected_heap_grows_by(answer: Ans
 def test_a_heap_that_fills_pages_it_had_already_is_what_grows(answer: Answer) -> None:
     own = Source(("os::malloc", "main"), each_window=2)
     case = growing(runtime="jvm")
+    case.mappings = [Mapping("anonymous", 160 * MIB, 160 * MIB + GROWN)]
     told(case, 0, 150 * MIB, kept=40 * MIB)
     told(case, 120, 152 * MIB, kept=40 * MIB + GROWN, collections=60)
-    found = answer(Traced(case, [own]).add()).code
-    assert found is not None and found.aside
+    analysis = answer(Traced(case, [own]).add())
+    assert analysis.code is not None and analysis.code.aside
+    assert analysis.verdict.kind == "managed-heap"
+    unseen = [render(one.claim) for one in analysis.not_seen]
+    assert "how much of it the collector could free" not in unseen, "its collections told that"
 
 
 def test_native_code_is_set_aside_only_where_the_answer_is_the_collected_heap(

@@ -48,6 +48,14 @@ class ManagedChange:
         return (self.share or 0.0) >= MOST_OF_IT
 
     @property
+    def fills(self) -> bool:
+        """Whether collections left half of what memory grew by, at least: a heap whose pages are
+        resident already fills up without any growth of its own."""
+        grew = self.held_bytes >= LEAST_GROWTH_BYTES
+        enough = grew and (self.kept_bytes or 0) >= MOST_OF_IT * self.held_bytes
+        return bool(self.collections) and enough
+
+    @property
     def is_confirmed(self) -> bool:
         """Whether collections left at least half of what the heap grew by."""
         kept, ran = self.kept_bytes, self.collections
@@ -119,13 +127,10 @@ def lies_in_collected_heap(evidence: Evidence, in_malloc_bytes: float = 0.0) -> 
         return False
     if change.is_most:
         return change.resident_bytes > in_malloc_bytes
-    # A heap whose pages are resident already fills up without any growth of its own; but then it
-    # is what grows only where nothing else is seen to.
-    least = MOST_OF_IT * change.held_bytes
-    fills = bool(change.collections) and (change.kept_bytes or 0) >= least > in_malloc_bytes
+    # One that only fills is what grows where nothing else is seen to.
     return (
-        fills
-        and change.held_bytes >= LEAST_GROWTH_BYTES
+        change.fills
+        and in_malloc_bytes < MOST_OF_IT * change.held_bytes
         and not native_blocks_explain(evidence, anonymous_and_swap(evidence))
     )
 
