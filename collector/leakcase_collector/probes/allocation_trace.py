@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, Callable, Optional, Union
@@ -270,8 +271,10 @@ class AllocationTraceProbe(Probe):
             half_ns = self._started_ns + (taken_ns - self._started_ns) // 2
             if self._preparations or self._prepared_ns > half_ns:
                 context.gap(NoTime(_PREPARED_LATE), None)
-        for one in self._tracing:
-            one.finish()
+        with ExitStack() as rest:
+            # Last in, first out. One that fails keeps no other from telling what it saw.
+            for one in reversed(self._tracing):
+                rest.callback(one.finish)
 
     def executed(self, context: Context, taken_ns: int) -> None:
         """Another program: what was known of the old one's blocks and code is void."""

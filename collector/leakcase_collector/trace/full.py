@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Optional
 
-from leakcase_collector.errors import CollectorError, OverBudget
+from leakcase_collector.errors import CollectorError, LimitReached, OverBudget
 from leakcase_collector.system.clock import NS_PER_SECOND, monotonic_ns, process_cpu_ns
 
 from .recorder import Recorder
@@ -144,7 +144,13 @@ class Full:
         self._is_whole()
         window.ended_ns = self._whole_ns
         # Frees are watched no longer than allocations: what is held is that of one moment.
-        window.detach_ns = tracer.detach()
+        asked_ns = monotonic_ns()
+        try:
+            tracer.detach()
+        except LimitReached as error:
+            # It counts no more, and comes out later: what was counted is told all the same.
+            self._recorder.gap(error, error.gap_detail)
+        window.detach_ns = monotonic_ns() - asked_ns
         if self._is_cut:
             self._recorder.gap(CollectorError(CUT_SHORT), "cut-short")
         self._close()
