@@ -12,6 +12,7 @@ from leakcase_bundle.records import Cost, Gap, Loss
 
 from .errors import (
     CollectorError,
+    LimitReached,
     Malformed,
     NotPermitted,
     NotSupported,
@@ -191,6 +192,17 @@ class ProbeRun:
             self.wall_ns += spent
             self.longest_wall_ns = max(self.longest_wall_ns, spent)
         return spent
+
+    def close(self) -> None:
+        """Undo what the probe put in place, never raising: the case is to be written to its end.
+
+        What could not be undone in time is told; the kernel undoes it when we are gone.
+        """
+        with contextlib.suppress(CollectorError, OSError):
+            try:
+                self.probe.close()
+            except LimitReached as error:
+                self.gap(error, error.gap_detail)
 
 
 def runs_of(probes: Sequence[Probe], session: Capture) -> list[ProbeRun]:

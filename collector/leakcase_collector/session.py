@@ -133,10 +133,7 @@ class Session:
             end, error = "disk-full", failure
         finally:
             for run in self._runs:
-                # The case is to be written to its end, whatever could not be undone in order:
-                # the kernel undoes it when we are gone.
-                with contextlib.suppress(CollectorError, OSError):
-                    run.probe.close()
+                run.close()
             if self._marks is not None:
                 self._marks.close()
         ended_ns = monotonic_ns()

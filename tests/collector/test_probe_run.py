@@ -11,7 +11,7 @@ from typing import Any, Callable
 import pytest
 
 from leakcase_bundle.records import Gap
-from leakcase_collector.errors import TargetGone
+from leakcase_collector.errors import CollectorError, LimitReached, OutputError, TargetGone
 from leakcase_collector.probe_run import ProbeRun, runs_of
 from leakcase_collector.probes.base import Cadence, Probe
 
@@ -75,6 +75,33 @@ def test_the_targets_end_is_not_taken_for_a_mishap() -> None:
 
     with pytest.raises(TargetGone):
         _run(step)
+
+
+class Stuck(Reader):
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def close(self) -> None:
+        raise self._error
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (LimitReached("pid 7 still takes them out."), ["pid 7 still takes them out."]),
+        (CollectorError("no matter."), []),
+        (OSError(errno.EIO, "no matter"), []),
+    ],
+)
+def test_what_could_not_be_undone_in_time_is_told_and_ends_nothing(
+    error: Exception, told: list[str]
+) -> None:
+    def full(record: object) -> None:
+        raise OutputError("the disk is full.")
+
+    session: Any = SimpleNamespace(gaps=[], case=SimpleNamespace(add=full))
+    ProbeRun(Stuck(error), session).close()
+    assert [sentence for _, sentence in session.gaps] == told
 
 
 class Learner(Reader):
