@@ -23,6 +23,7 @@ from leakcase_collector.errors import (
     OverBudget,
     TargetGone,
 )
+from leakcase_collector.system.priority import volunteer_no_more
 from leakcase_collector.system.signals import STOP_SIGNALS, stop_is_requested
 
 _ERRORS = {
@@ -35,7 +36,6 @@ _ERRORS = {
 _CHUNK_BYTES = 64 * 1024
 _LOOK_SECONDS = 0.05
 _RESULT_LIMIT_BYTES = 64 << 20
-_OOM_SCORE = "/proc/self/oom_score_adj"
 
 
 def run_apart(work: Callable[[], Any], limit_seconds: float, *, obeys_stop: bool = False) -> Any:
@@ -112,8 +112,7 @@ def _be_important(is_short: bool) -> None:
             os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
         else:
             os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
-    with contextlib.suppress(OSError), open(_OOM_SCORE, "w", encoding="ascii") as file:
-        file.write("0")
+    volunteer_no_more()
 
 
 def _die_with(parent: int) -> None:

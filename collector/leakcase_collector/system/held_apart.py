@@ -20,6 +20,7 @@ from typing import Any, Callable, NamedTuple, NoReturn, Optional
 
 from leakcase_collector import errors
 from leakcase_collector.errors import CollectorError, LimitReached
+from leakcase_collector.system.priority import volunteer_no_more
 from leakcase_collector.system.signals import STOP_SIGNALS
 
 _CHUNK_BYTES = 4096
@@ -202,6 +203,7 @@ def _hold(
         os.setsid()
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, 0, 0)
+        volunteer_no_more()
         _go_on_at_parents_end()
         inherited = _descriptors()
         with suppress(CollectorError), ExitStack() as undo:

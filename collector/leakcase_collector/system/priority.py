@@ -15,6 +15,7 @@ NICE_INCREMENT = 10
 #: For who cannot take it back: a third of a turn on a busy core, where 10 leaves a tenth.
 NICE_FOR_GOOD = 5
 OOM_SCORE_ADJ = 1000
+_OOM_SCORE_FILE = "/proc/self/oom_score_adj"
 #: It waited for so long, and so many times as long as it ran: the host leaves it no turns.
 WAITED_NS = 100 * NS_PER_MS
 WAITED_TIMES = 3
@@ -139,11 +140,18 @@ def _lower_io() -> bool:
 def _volunteer() -> int | None:
     # Raising one's own score is always allowed (proc_pid_oom_score_adj(5)).
     try:
-        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+        with open(_OOM_SCORE_FILE, "w", encoding="ascii") as file:
             file.write(str(OOM_SCORE_ADJ))
     except OSError:
         return None
     return OOM_SCORE_ADJ
+
+
+def volunteer_no_more() -> None:
+    """For a process of ours that must live to undo what it does: the OOM killer shall take others
+    first. Where it may not be had, nothing changes."""
+    with suppress(OSError), open(_OOM_SCORE_FILE, "w", encoding="ascii") as file:
+        file.write("0")
 
 
 def _forbid_cores() -> bool:

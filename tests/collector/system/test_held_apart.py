@@ -41,6 +41,18 @@ def test_it_is_there_until_released_and_then_gone(tmp_path: Path) -> None:
     held.release()
 
 
+def test_who_holds_it_is_not_the_first_choice_of_the_oom_killer_as_we_are(tmp_path: Path) -> None:
+    own = Path("/proc/self/oom_score_adj")
+    before = own.read_text()
+    try:
+        own.write_text("1000")
+        held = HeldApart(holding(tmp_path / "held"))
+    finally:
+        own.write_text(before)
+    assert Path(f"/proc/{held.pid}/oom_score_adj").read_text() == "0\n"
+    held.release()
+
+
 def test_a_refusal_is_raised_here_and_what_was_done_is_undone(tmp_path: Path) -> None:
     place = tmp_path / "held"
 
