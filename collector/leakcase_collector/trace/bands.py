@@ -25,11 +25,12 @@ _LOOKS_MAX = 16
 #: A census that could not make sense of more than this says too little of single sizes.
 _SKIPPED_SHARE = 0.01
 #: A chunk of glibc's has its size in front (8 bytes), is a multiple of 16, and keeps a rest that
-#: is no chunk itself (16 bytes; _int_malloc); one that is mapped is a number of pages.
+#: is no chunk itself (16 bytes; _int_malloc); one that is mapped has 8 more, and is a number of
+#: pages (sysmalloc_mmap).
 _HEADER_BYTES, _ROUNDED_BYTES = 8, 39
 #: The smallest chunk has 32 bytes.
 _OF_ANY_BYTES = 64
-_MAPPED_FROM_BYTES, _MAPPED_ROUNDED_BYTES = 128 << 10, 4096 + 16
+_MAPPED_FROM_BYTES, _MAPPED_ROUNDED_BYTES = 128 << 10, 4096 + 23
 
 
 class Band(NamedTuple):
