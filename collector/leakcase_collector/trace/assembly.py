@@ -43,7 +43,7 @@ _OBJECTS = TracerLimits(ring_bytes=1 << 21, stack_bytes=4096, key_bytes=256)
 _WINDOWS = Until(most_seconds=15.0)
 #: What is watched throughout comes out so long after the capture's end.
 _SPARE_SECONDS = 60.0
-#: Of windows: what is copied is taken every few milliseconds, and our memory holds it twice.
+#: Of windows: what is copied is taken every few milliseconds.
 _BURSTS = TracerLimits(ring_bytes=2 << 20)
 #: Of a capture that traces everything.
 _FULL = TracerLimits(live_blocks=524_288, sites=65_536, preallocated=False)
