@@ -198,8 +198,6 @@ class Bursts:
             self._survivors.leave_out(cohort)
             self._say_cut_short()
         calls = self._undo(window)
-        dearest = self._watch.prices.dearest
-        calls[dearest] = calls.get(dearest, 0) + window.vain_calls
         self._schedule.account(
             monotonic_ns(), window.watched_ns, window.calls(), calls,
             own_cpu_ns() - cpu_ns + window.own_cpu_ns, window.passed_over,
@@ -216,7 +214,7 @@ class Bursts:
             self._sizes.take_seen(window.band, window.allocations, window.passed_over)
 
     def _undo(self, window: Window) -> dict[str, int]:
-        """What was called until all was out of the target."""
+        """What was called until all was out of the target, in vain too."""
         tracer, asked_ns = self._watch.tracer, monotonic_ns()
         tracer.detach()
         window.detach_ns = monotonic_ns() - asked_ns
@@ -224,12 +222,14 @@ class Bursts:
         self._survivors.drop_dead(live)
         followed = self._survivors.addresses()
         tracer.forget(address for address in live if address not in followed)
-        return calls_between(window.before, tracer.counters())
+        calls = calls_between(window.before, tracer.counters())
+        dearest = self._watch.prices.dearest
+        return {**calls, dearest: calls.get(dearest, 0) + window.vain_calls}
 
     def _leave_out(self, window: Window) -> None:
         """One that was cut short: it cost what it did."""
         calls = self._undo(window)
-        self._schedule.account(monotonic_ns(), 0, {}, calls, window.own_cpu_ns)
+        self._schedule.account(monotonic_ns(), 0, {}, calls, window.own_cpu_ns, window.passed_over)
         self._say_cut_short()
 
     def _say_cut_short(self) -> None:

@@ -259,7 +259,8 @@ class Schedule:
     ) -> int:
         """Take down what a window did; returns what it cost the target, in ns.
 
-        `watched_ns`: for how long `calls` were watched; `all_calls` came until all was undone.
+        `watched_ns`: for how long `calls` were watched, 0 where they tell nothing of the rates;
+        `all_calls` came until all was undone.
         `own_cpu_ns`: what it cost the collector. `passed_over`: allocations of other sizes than
         those watched.
         """
@@ -270,8 +271,9 @@ class Schedule:
         cost_ns = int(self.prices.window_ns + self.prices.of(all_calls, passed_over))
         self.spent_ns += cost_ns
         self._closing_ns.append(int(self.prices.of(all_calls) - self.prices.of(calls)))
-        self._calls.update(calls)
-        self._calls[self.prices.dearest] += passed_over
+        if watched_ns:
+            self._calls.update(calls)
+            self._calls[self.prices.dearest] += passed_over
         if self._narrow_share is not None:
             self._narrow_windows += 1
         self._watched_ns += watched_ns

@@ -193,6 +193,15 @@ def test_allocations_that_were_passed_over_are_calls_of_the_target_and_cost_less
     assert schedule.rates_per_second() == {"free": 9, "malloc": 9}
 
 
+def test_what_passed_in_a_window_that_was_left_out_is_paid_for_and_tells_no_rates() -> None:
+    schedule = Schedule(0, MINUTE_NS, 0.01, PRICES, WINDOW_NS)
+    schedule.account(0, NS_PER_SECOND, {"malloc": 1000}, {"malloc": 1000}, 0)
+    rates, spent_ns = schedule.rates_per_second(), schedule.spent_ns
+    schedule.account(0, 0, {}, {"malloc": 1000}, 0, passed_over=1000)
+    assert schedule.rates_per_second() == rates
+    assert schedule.spent_ns - spent_ns == PRICES.window_ns + 2 * 1000 * PRICES.call_ns["malloc"]
+
+
 @pytest.mark.parametrize("calls", [{}, {"mremap": 3}])
 def test_a_call_without_a_price_costs_a_window_only(calls: dict[str, int]) -> None:
     schedule = Schedule(0, MINUTE_NS, 0.01, PRICES, WINDOW_NS)
