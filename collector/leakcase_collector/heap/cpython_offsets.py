@@ -22,8 +22,8 @@ _SHAPES = {0x030D: ((3, 13, 9, 6, 10), 27, 4, 12), 0x030E: ((3, 16, 9, 8, 11), 3
 _WORDS_MAX = 96
 #: As much of _PyRuntime as holds all that is read.
 OFFSETS_BYTES = _HEAD.size + 8 * _WORDS_MAX
-#: No structure of these is larger up to the last field that is read, but for the two large ones.
-#: Of a frame no more is copied at an event, nor read.
+#: No structure is larger up to the last field that is read: by the first word of the field's name
+#: here, and all others. Of a frame no more is copied at an event, nor read.
 _LIMITS_BYTES = {"thread": 4096, "frame": 112, "code": 4096}
 _LARGE_BYTES = 1 << 20
 
