@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 _BEAT_NS = 3 * NS_PER_MS
 #: Of a window of some sizes: few stacks come, and what a second costs is known by then.
 _NARROW_BEAT_NS = 20 * NS_PER_MS
-#: Copies of stacks that are held, of those that are taken at a time.
-_HELD_SHARE = 1.5
+#: Copies of stacks that are held, of those that are taken at a time; from the second on they stay
+#: on the ring.
+_HELD_SHARE, _MOST_HELD_SHARE = 1.5, 4
 _LEARNED_AT_A_TIME = 8
 
 
@@ -176,7 +177,8 @@ def _watch(
         cost_ns = prices.of(calls_between(window.before, counters), passed_over)
         if counters.is_capped or cost_ns >= window.plan.cost_ns:
             break
-        samples = tracer.drain(at_a_time)
+        has_room = len(held) < _MOST_HELD_SHARE * at_a_time
+        samples = tracer.drain(at_a_time) if has_room else []
         held += samples
         if len(held) > _HELD_SHARE * at_a_time:
             table.learn(held[-_LEARNED_AT_A_TIME:])
