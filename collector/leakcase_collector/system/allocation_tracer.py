@@ -281,16 +281,6 @@ class AllocationTracer:
         """As `each_live`, each block once."""
         return list({block.address: block for block in self.each_live()}.values())
 
-    def still_live(self, blocks: Iterable[LiveBlock]) -> list[LiveBlock]:
-        """Those of `blocks` that were neither given back nor handed out again."""
-        known = self._maps["live"]
-        kept = []
-        for block in blocks:
-            value = known.look_up(layout.ADDRESS.pack(block.address))
-            if value is not None and layout.BLOCK.unpack(value)[2] == block.time_ns:
-                kept.append(block)
-        return kept
-
     def forget(self, addresses: Iterable[int]) -> None:
         """Take blocks out of `live` that are known to be gone."""
         for address in addresses:
@@ -303,10 +293,6 @@ class AllocationTracer:
             found.update(layout.unpack_sites(keys, values))
         return found
 
-    @property
-    def is_capped(self) -> bool:
-        return bool(self._progress()[3])
-
     def _progress(self) -> tuple[int, ...]:
         value = self._maps["progress"].look_up(layout.ZERO)
         assert value is not None
@@ -316,13 +302,6 @@ class AllocationTracer:
         values = self._maps["counters"].look_up(layout.ZERO)
         assert values is not None and self._programs is not None
         return layout.unpack_counters(values, self._progress(), self._programs.missed_runs())
-
-    def clear(self) -> None:
-        """Empty `live`, `sites` and the samples; keys that were sampled are sampled anew."""
-        for name in ("live", "sites"):
-            for _ in self._maps[name].batches(is_taken=True):
-                pass
-        self.drain()
 
     # The end
 

@@ -20,7 +20,7 @@ from leakcase_collector.system.bpf_refusals import refused, with_detail
 _CALL_NUMBERS = {"x86_64": 321, "aarch64": 280}
 _MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE = 0, 1, 2, 3
 _PROGRAM_LOAD = 5
-_MAP_LOOKUP_BATCH, _MAP_TAKE_BATCH = 24, 25
+_MAP_LOOKUP_BATCH = 24
 _LINK_CREATE = 28
 PROGRAM_TYPE_KPROBE = 2
 MAP_TYPE_PERCPU_ARRAY = 6
@@ -177,10 +177,10 @@ class BpfMap:
             raise refused(error, f"delete from the BPF map {self.name}", "bpf") from error
         return True
 
-    def batches(self, is_taken: bool = False) -> Iterator[tuple[bytes, bytes]]:
+    def batches(self) -> Iterator[tuple[bytes, bytes]]:
         """All keys and all values of a hash in some order, in pieces: keys in a row, values too.
 
-        What is inserted or deleted meanwhile may be among them or not. `is_taken` deletes them.
+        What is inserted or deleted meanwhile may be among them or not.
         """
         entries = min(_BATCH_ENTRIES, self.shape.max_entries)
         token = ctypes.create_string_buffer(8)
@@ -194,7 +194,7 @@ class BpfMap:
             )  # fmt: skip
             is_last = False
             try:
-                _bpf(_MAP_TAKE_BATCH if is_taken else _MAP_LOOKUP_BATCH, batch)
+                _bpf(_MAP_LOOKUP_BATCH, batch)
             except OSError as error:
                 if error.errno == errno.ENOSPC:  # a chain of the hash is longer than the piece
                     entries *= 2
