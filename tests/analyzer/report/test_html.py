@@ -106,6 +106,17 @@ def test_the_policy_allows_no_more_than_the_pages_own_style(tmp_path: Path) -> N
     assert not re.search(r"url\(|@import|https?:", style[1])
 
 
+def test_the_dark_scheme_has_a_colour_of_its_own_for_each_of_the_light_one(tmp_path: Path) -> None:
+    text = html_text(analysis_of(heap_leak(), tmp_path))
+    light, dark = (
+        dict(re.findall(r"--(\w+): (#\w+);", block))
+        for block in re.findall(r":root {(.*?)}", text, re.DOTALL)
+    )
+    assert light and light.keys() == dark.keys()
+    assert not set(light.items()) & set(dark.items())
+    assert set(re.findall(r"var\(--(\w+)\)", text)) == light.keys()
+
+
 @pytest.mark.parametrize("name", HOSTILE_NAMES)
 def test_a_hostile_name_is_text_in_the_page_and_nothing_else(name: str, tmp_path: Path) -> None:
     page = Page(html_text(analysis_of(with_hostile_names([name]), tmp_path)))
