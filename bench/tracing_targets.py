@@ -239,7 +239,9 @@ def nginx(workshop: Workshop) -> Iterator[Target]:
     with workshop.running("nginx", "-c", f"{folder}/conf") as server:
         _wait_for(asking.connect, "nginx")
         url = f"http://127.0.0.1:{port}/"
-        with _load("wrk", "-t1", "-c8", f"-d{FOR_EVER_SECONDS}", url):
+        # One connection: of several, nginx takes as many requests at a time as wrk, which shares
+        # its core with the tracer, is in time to send, and the more, the less each costs.
+        with _load("wrk", "-t1", "-c1", f"-d{FOR_EVER_SECONDS}", url):
             yield Server(server.pid, requests)
 
 
