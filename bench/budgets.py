@@ -164,6 +164,7 @@ def measure_tracing(table: Table, folder: Path, seconds: int) -> None:
     if os.geteuid() != 0:
         print("  tracing: not measured, it takes root", file=sys.stderr)
         return
+    runner.build()
     for mode in ("bursts", "full"):
         case = folder / f"{mode}.leakcase"
         options = ("--trace", mode, "--allow", "read-memory,trace", "--max-slowdown", "20%")

@@ -221,7 +221,7 @@ def free_lists(pages: ResidentPages, tour: Tour) -> Iterator[tuple[bool, int, Fr
 def mapped_chunks(memory: Memory, budget: Budget, tour: Tour) -> list[MappedChunk]:
     """The blocks that have a mapping of their own, ascending."""
     held = [(start, end) for start, end, _ in tour.held]
-    spans = _anonymous_spans(tour.mappings, held)
+    spans = anonymous_spans(tour.mappings, held)
     return find_mapped_chunks(memory, budget, spans, tour.parameters)
 
 
@@ -238,15 +238,27 @@ def _owner(ordered: Sequence[tuple[int, int, ArenaCount]], address: int) -> Aren
     return None
 
 
-def _anonymous_spans(
+def anonymous_spans(
     mappings: Sequence[MemoryMapping], held: Sequence[tuple[int, int]]
 ) -> list[tuple[int, int]]:
-    """Where mapped chunks may be: private, writable, of no file, no stack, no arena's."""
-    return [
-        (mapping.start, mapping.end)
-        for mapping in mappings
-        if mapping.writable
-        and mapping.is_private
-        and (not mapping.path or mapping.path.startswith(b"[anon"))
-        and not any(start < mapping.end and mapping.start < end for start, end in held)
-    ]
+    """Where mapped chunks may be: private, writable, of no file, no stack, no arena's.
+
+    The kernel may have joined the mapping of an arena's heap with theirs: then what is left of it.
+    """
+    spans = []
+    ordered = sorted(held)
+    for mapping in mappings:
+        if not (mapping.writable and mapping.is_private):
+            continue
+        if mapping.path and not mapping.path.startswith(b"[anon"):
+            continue
+        at = mapping.start
+        for start, end in ordered:
+            if start >= mapping.end or end <= at:
+                continue
+            if at < start:
+                spans.append((at, start))
+            at = -(-end // PAGE_BYTES) * PAGE_BYTES
+        if at < mapping.end:
+            spans.append((at, mapping.end))
+    return spans

@@ -6,7 +6,9 @@ import struct
 
 import pytest
 
+from leakcase_collector.heap.census import anonymous_spans
 from leakcase_collector.heap.mapped import Parameters, find_mapped_chunks, is_complete
+from leakcase_collector.system.memory import MemoryMapping
 from tests.collector.heap.test_twins import BASE, Bytes, Unbounded
 
 PAGE = 4096
@@ -57,3 +59,15 @@ def test_where_it_is_not_clear_which_is_none_the_census_is_not_whole() -> None:
 def test_where_there_are_none_nothing_is_searched() -> None:
     made = memory((0, 5))
     assert found_in(made, Parameters(0, 0, 0)) == []
+
+
+def test_what_the_kernel_joined_with_an_arenas_heap_is_searched_as_well() -> None:
+    def mapping(start: int, end: int, path: bytes = b"") -> MemoryMapping:
+        return MemoryMapping(
+            start * PAGE, end * PAGE, True, True, False, True, 0, b"00:00", 0, path
+        )
+
+    mappings = [mapping(0, 10), mapping(20, 30), mapping(40, 50), mapping(60, 70, b"/lib/a")]
+    held = [(44 * PAGE, 46 * PAGE), (20 * PAGE, 26 * PAGE - 8), (2 * PAGE, 10 * PAGE)]
+    spans = [(start // PAGE, end // PAGE) for start, end in anonymous_spans(mappings, held)]
+    assert spans == [(0, 2), (26, 30), (40, 44), (46, 50)]
