@@ -13,6 +13,7 @@ import os
 import re
 import struct
 import sys
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import NamedTuple, Protocol
@@ -37,6 +38,7 @@ _OWN = bytes(int(byte & 0xC0 > 0 and not byte & 0x20) for byte in range(256))
 _RUN = re.compile(rb"\x01+")
 #: AT_PHENT of the auxiliary vector (getauxval(3)), the size of an ELF program header: 56 of 64 bit.
 _AT_PHENT, _PHENT_64 = 4, 56
+_LOADING_LOOKS, _LOADING_SECONDS = 50, 0.002
 
 
 class MemoryMapping(NamedTuple):
@@ -97,7 +99,17 @@ class ProcessMemory:
         self._pagemap = self._open("pagemap")
         # Only now is it known that the descriptors belong to the process that we hold.
         identity.require_alive()
-        _require_64_bit(system.read_bytes(f"{self._folder}/auxv"), identity.pid)
+        _require_64_bit(self._auxiliary(), identity.pid)
+
+    def _auxiliary(self) -> bytes:
+        """While a program is being loaded it is still all zeros (create_elf_tables in the kernel's
+        fs/binfmt_elf.c)."""
+        for _ in range(_LOADING_LOOKS):
+            auxiliary = self._system.read_bytes(f"{self._folder}/auxv")
+            if not auxiliary or any(auxiliary):
+                break
+            time.sleep(_LOADING_SECONDS)
+        return auxiliary
 
     def _open(self, name: str) -> int:
         path = f"{self._folder}/{name}"
