@@ -172,13 +172,15 @@ def _matters(size_bytes: int, last: Entry) -> bool:
 def growth_in_words(change: HeapChange) -> Sentence:
     """What grew between two looks: what is in use, what is kept, and all of it."""
     kept = change.kept_bytes
-    parts = "blocks in use by {used}" + ("" if kept is None else ", freed memory by {kept}")
+    parts = "blocks in use by {used}"
+    if kept is not None:
+        parts += ", freed memory by {kept}" if kept >= 0 else "; freed memory fell by {kept}"
     return say(
         "between two looks {span} apart it grew by {held}: " + parts,
         span=Span(change.seconds),
         held=Size(change.held_bytes),
         used=Size(change.in_use_bytes),
-        **({} if kept is None else {"kept": Size(kept)}),
+        **({} if kept is None else {"kept": Size(abs(kept))}),
     )
 
 
