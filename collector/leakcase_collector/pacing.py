@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
+from .probes.base import ASSUMED_NS
 from .system.clock import NS_PER_SECOND
 
 #: Of one core, for all probes together after the start.
@@ -29,7 +30,6 @@ _LEARNERS_SHARE = 0.002
 #: Two tell what grew, and a third whether that was but the start of its work.
 ENOUGH_LOOKS = 3
 _NEXT_LOOK_AT, _NEXT_LOOK_LATEST_NS = 1 / 8, 30 * NS_PER_SECOND
-_DEFAULT_NS = 120 * NS_PER_SECOND
 
 #: Above these the capture gives up what costs it, in this order.
 MEMORY_LIMIT_BYTES = 64 << 20
@@ -55,7 +55,7 @@ def rest_ns(cpu_ns: int, lock_ns: int, age_ns: int, max_slowdown: float) -> int:
 def rest_for_learners_ns(pause_ns: int, cpu_ns: int, duration_ns: Optional[int]) -> int:
     """How long a probe from which another learns rests after one of its first looks, which cost
     `cpu_ns`: `pause_ns`, as by itself, or less where a further look is not too dear."""
-    whole_ns = _DEFAULT_NS if duration_ns is None else duration_ns
+    whole_ns = ASSUMED_NS if duration_ns is None else duration_ns
     if cpu_ns > _LEARNERS_SHARE * whole_ns:
         return pause_ns
     early_ns = max(PACED_FLOOR_NS, int(_NEXT_LOOK_AT * whole_ns))

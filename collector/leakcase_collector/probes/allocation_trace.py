@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional, Union
 from leakcase_collector.errors import CollectorError, NotConsented, NoTime, NotSupported
 from leakcase_collector.system.clock import NS_PER_MS, NS_PER_SECOND, monotonic_ns
 
-from .base import Cadence, CaptureOptions, Context, Prediction, Probe
+from .base import ASSUMED_NS, Cadence, CaptureOptions, Context, Prediction, Probe
 
 if TYPE_CHECKING:
     from leakcase_collector.trace.assembly import Assembly
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 _PAIR_NS = (2_000, 4_000)
 #: Of what the target may lose, for watching throughout who maps memory, which few calls do.
 _MAPPINGS_SHARE = 0.2
-_DEFAULT_NS = 120 * NS_PER_SECOND
 _LATE_BEATS = 1.5
 #: Of the capture; in a short one there are windows at most beats.
 _PREPARED_BY_SHARE = 0.1
@@ -237,7 +236,7 @@ class AllocationTraceProbe(Probe):
             return None
 
     def _left_ns(self) -> int:
-        whole_ns = self._options.duration_ns or _DEFAULT_NS
+        whole_ns = self._options.duration_ns or ASSUMED_NS
         return max(whole_ns - (monotonic_ns() - self._started_ns), NS_PER_SECOND)
 
     def sample(self, context: Context, taken_ns: int) -> None:
@@ -248,7 +247,7 @@ class AllocationTraceProbe(Probe):
         """
         now_ns = monotonic_ns()
         is_late = now_ns - self._sampled_ns > _LATE_BEATS * context.interval_ns
-        whole_ns = self._options.duration_ns or _DEFAULT_NS
+        whole_ns = self._options.duration_ns or ASSUMED_NS
         is_overdue = is_late or now_ns - self._started_ns > _PREPARED_BY_SHARE * whole_ns
         if not self._work(is_late) or is_overdue:
             while self._preparations:

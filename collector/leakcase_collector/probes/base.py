@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from .subject import Subject
 
 
+#: A capture without a length of its own is planned for as if it were as long as the usual one.
+ASSUMED_NS = 120_000_000_000
+
+
 class Cadence(enum.Enum):
     """How often the session calls `Probe.sample`."""
 
