@@ -15,6 +15,8 @@ from .telling import outstanding_by_key, outstanding_record, rates_record, windo
 from .window import Window, calls_between, drain
 
 if TYPE_CHECKING:
+    from leakcase_collector.system.tracer_layout import TracerCounters
+
     from .assembly import Assembly
     from .watch import Watch
 
@@ -111,6 +113,10 @@ class Full:
             self._whole_ns, self._counted = now_ns, counted
         return not self._is_cut
 
+    def _counts(self) -> TracerCounters:
+        """What was counted while all probes were in."""
+        return self._counted if self._is_cut else self._watch.tracer.counters()
+
     def _drain(self) -> None:
         tracer, table = self._watch.tracer, self._assembly.table
         samples = tracer.drain(tracer.limits.samples_at_a_time)
@@ -178,7 +184,7 @@ class Full:
         self._has_told_rates = True
         window = self._window
         ended_ns, window.ended_ns = window.ended_ns, window.ended_ns or monotonic_ns()
-        window.after = self._counted if self._is_cut else self._watch.tracer.counters()
+        window.after = self._counts()
         cpu_ns = process_cpu_ns(self._recorder.pid)
         busy = None
         if cpu_ns is not None and window.cpu_before_ns is not None:
@@ -190,7 +196,7 @@ class Full:
 
     def _close(self) -> None:
         window = self._window
-        window.after = self._counted if self._is_cut else self._watch.tracer.counters()
+        window.after = self._counts()
         cpu_ns = process_cpu_ns(self._recorder.pid)
         if cpu_ns is not None and window.cpu_before_ns is not None:
             window.target_cpu_ns = cpu_ns - window.cpu_before_ns
