@@ -51,15 +51,15 @@ class ManagedChange:
     def fills(self) -> bool:
         """Whether collections left half of what memory grew by, at least: a heap whose pages are
         resident already fills up without any growth of its own."""
-        grew = self.held_bytes >= LEAST_GROWTH_BYTES
-        enough = grew and (self.kept_bytes or 0) >= MOST_OF_IT * self.held_bytes
-        return bool(self.collections) and enough
+        return self.held_bytes >= LEAST_GROWTH_BYTES and self._left_most_of(self.held_bytes)
 
     @property
     def is_confirmed(self) -> bool:
         """Whether collections left at least half of what the heap grew by."""
-        kept, ran = self.kept_bytes, self.collections
-        return bool(ran) and kept is not None and kept >= 0.5 * self.resident_bytes > 0
+        return self.resident_bytes > 0 and self._left_most_of(self.resident_bytes)
+
+    def _left_most_of(self, growth_bytes: float) -> bool:
+        return bool(self.collections) and (self.kept_bytes or 0) >= MOST_OF_IT * growth_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
