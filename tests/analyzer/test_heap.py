@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from leakcase_analyzer.analysis import Analysis, analyze
+from leakcase_analyzer.findings.base import HeapChange
+from leakcase_analyzer.findings.retention import growth_in_words
 from leakcase_analyzer.findings.size_classes import requested
 from leakcase_analyzer.report.heap_tables import heap_line
 from leakcase_analyzer.report.units import render
@@ -71,6 +73,11 @@ def test_a_spike_that_the_allocator_keeps_is_retention_with_the_kept_figure(answ
     assert "76.0 MiB" in render(analysis.verdict.headline)
     assert "no leak" in render(analysis.verdict.headline)
     assert "freed memory by 76.0 MiB" in reasons(analysis)
+
+
+def test_freed_memory_that_became_less_is_said_to_fall() -> None:
+    said = render(growth_in_words(HeapChange(45, 19 * MIB, -2 * MIB, 17 * MIB)))
+    assert said.endswith("blocks in use by 19.0 MiB; freed memory fell by 2.00 MiB")
 
 
 def test_the_same_memory_in_use_is_no_retention(answer: Answer) -> None:
